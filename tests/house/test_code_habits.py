@@ -1,4 +1,4 @@
-"""Habits the house never breaks: no code-carrying formats, no swallowed errors, no float near money."""
+"""Habits: no code-carrying formats, no swallowed errors, no float near money."""
 
 import ast
 

@@ -1,4 +1,4 @@
-"""Import contracts: the layers of the house, checked by the same tool and settings as `make check`."""
+"""Import contracts: the layers of the house, checked by the tool that `make check` runs."""
 
 import os
 import subprocess

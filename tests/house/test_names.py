@@ -1,4 +1,4 @@
-"""Names: no drawers for odds and ends, no packages where a folder is meant, no words of the workshop."""
+"""Names: no drawers for odds and ends, no packages where a folder is meant, no stray words."""
 
 import re
 
@@ -10,7 +10,7 @@ PROHIBITED = tuple(
     "".join(parts)
     for parts in [
         ("/", "work/"),
-        ("/tmp/", "contract"),
+        ("/t", "mp/contract"),
         ("/opt/", "wheels"),
         ("pypi", ".org"),
         ("python", "hosted"),
