@@ -1,0 +1,90 @@
+"""The `prefill-cloud` command: every mistake of the user is one clear line and what to do."""
+
+import importlib
+import importlib.util
+import os
+import platform
+import sys
+from importlib import metadata
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from prefill_stack.commands import bench, demo, generate, models, up
+from prefill_stack.errors import complaint
+
+BUG_EXIT_CODE = 70  # EX_SOFTWARE
+OPTIONAL_COMMANDS = ("prefill_stack.plan", "prefill_stack.profile")
+
+app = typer.Typer(
+    name="prefill-cloud",
+    help="Prefill long prompts in a cloud, decode them locally, token for token.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.command()
+def version(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show the versions of the platform, Python and the libraries that decide results."""
+    from prefill_stack.console import print_json
+
+    names = ("prefill-cloud-platform", "torch", "transformers", "numpy", "grpcio", "cryptography")
+    versions = {"python": platform.python_version()}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    if as_json:
+        print_json(versions)
+        return
+    for name, value in versions.items():
+        typer.echo(f"{name:24} {value}")
+
+
+def register_commands() -> None:
+    """Give every command to the application; optional rooms only when they are installed."""
+    for module in (up, generate, models, bench, demo):
+        module.register(app)
+    for name in OPTIONAL_COMMANDS:
+        if importlib.util.find_spec(name) is not None:
+            importlib.import_module(name).register(app)
+
+
+register_commands()
+
+
+def report(error: Exception) -> int:
+    """Print an error for a person; return the exit code. A bug shows its trace on request."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    known = complaint(error)
+    if known is not None:
+        console.print(f"[bold red]error:[/] {escape(known.message)}")
+        console.print(f"       {escape(known.remedy)}")
+        return known.exit_code
+    kind = type(error).__name__
+    console.print(f"[bold red]internal error:[/] {escape(f'{kind}: {error}')}")
+    console.print("       this is a bug of ours; PREFILL_DEBUG=1 shows the trace")
+    return BUG_EXIT_CODE
+
+
+def main() -> None:
+    """Entry point of the `prefill-cloud` script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("PREFILL_DEBUG"):
+            raise
+        sys.exit(report(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One module per command of `prefill-cloud`; each gives itself to the application."""

@@ -1,0 +1,117 @@
+"""The four scenes. Each takes the stage, plays and returns its findings."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from prefill_cloud import AsyncClient, PrefilledState
+from prefill_engine.engine import StepEngine
+from prefill_engine.training.mqar import recall_batch
+
+from prefill_stack.demo.decoding import (
+    Continuation,
+    continue_greedily,
+    forced_predictions,
+    without_recurrent_state,
+)
+from prefill_stack.local_cloud import LocalCloud
+
+NEW_TOKENS = 64
+DEADLINE_SECONDS = 120.0
+MQAR_SEED = 20_26
+MQAR_SEQUENCES = 16
+MQAR_PAIRS = 32
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Share of right answers with the state as it came, and with its recurrent part zeroed."""
+
+    whole: float
+    zeroed: float
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """What a request whose worker was killed came to."""
+
+    tokens: list[int]
+    route: str
+    reason: str
+    usage_rows: int
+
+
+def client_of(cloud: LocalCloud, tenant: str) -> AsyncClient:
+    """An SDK client with this tenant's key and the pinned control key."""
+    return AsyncClient(
+        cloud.endpoint, cloud.key_of(tenant), control_public_key=cloud.control_public_key
+    )
+
+
+async def prefill(
+    cloud: LocalCloud, tenant: str, engine: StepEngine, tokens: Sequence[int]
+) -> PrefilledState:
+    """One verified state from the cloud for this tenant."""
+    async with client_of(cloud, tenant) as client:
+        return await client.prefill(
+            tokens, engine.identity, engine.schema, deadline_seconds=DEADLINE_SECONDS
+        )
+
+
+async def recall(cloud: LocalCloud, tenant: str, engine: StepEngine) -> Recall:
+    """Scene b: pairs of keys and values go through the cloud; every key is asked locally."""
+    batch = recall_batch(MQAR_SEED, MQAR_SEQUENCES, MQAR_PAIRS)
+    split = batch.prompt_tokens + 1  # token N is the first question
+    right = zeroed = 0
+    async with client_of(cloud, tenant) as client:
+        for row, answers in zip(batch.tokens, batch.answers, strict=True):
+            prompt, rest = row[:split].tolist(), row[split:-1].tolist()
+            state = await client.prefill(
+                prompt, engine.identity, engine.schema, deadline_seconds=DEADLINE_SECONDS
+            )
+            for_all = forced_predictions(engine, state.tensors, prompt, rest)[::2]
+            empty = without_recurrent_state(state.tensors)
+            for_none = forced_predictions(engine, empty, prompt, rest)[::2]
+            right += int(np.sum(np.asarray(for_all) == answers))
+            zeroed += int(np.sum(np.asarray(for_none) == answers))
+    total = batch.answers.size
+    return Recall(right / total, zeroed / total)
+
+
+async def two_tenants(
+    cloud: LocalCloud, engine: StepEngine, prompts: Sequence[Sequence[int]]
+) -> list[Continuation]:
+    """Scene c: two tenants ask at the same moment, with different prompts."""
+    tenants = cloud.plan.tenants[:2]
+    asked = [prefill(cloud, t, engine, p) for t, p in zip(tenants, prompts, strict=True)]
+    states = await asyncio.gather(*asked)
+    return [
+        continue_greedily(engine, state.tensors, prompt, NEW_TOKENS)
+        for state, prompt in zip(states, prompts, strict=True)
+    ]
+
+
+def receipts_in(spool: Path) -> int:
+    """Receipts that a gateway made durable."""
+    from prefill_data.metering.spool import read_receipts
+
+    return len(list(read_receipts(spool)))
+
+
+def timeline_of(state: PrefilledState) -> dict[str, float]:
+    """The state's timeline in ms, rounded."""
+    return {name: round(float(value), 1) for name, value in state.timeline.as_ms().items()}
+
+
+async def killed_worker(
+    cloud: LocalCloud, tenant: str, engine: StepEngine, prompt: Sequence[int]
+) -> Fallback:
+    """Scene d: the worker dies mid-stream; the session answers by local prefill."""
+    spool = cloud.plan.directory / "gateway" / "spool"
+    before = receipts_in(spool)
+    async with client_of(cloud, tenant) as client:
+        session = client.session(engine)
+        result = await session.generate(list(prompt), max_new_tokens=NEW_TOKENS)
+    return Fallback(result.tokens, result.route, result.reason, receipts_in(spool) - before)

@@ -1,0 +1,48 @@
+"""The root of this package's errors, and how any typed error becomes a line for a person."""
+
+from dataclasses import dataclass
+
+
+class StackError(Exception):
+    """A mistake or a missing thing that the user can do something about."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+
+class ProcessFailed(StackError):
+    """A child process stopped, or was not ready in time."""
+
+
+class PortInUse(StackError):
+    """Somebody else listens where a process of ours should."""
+
+
+class NotConfigured(StackError):
+    """An option or a file that the command needs is not there."""
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """What a person reads instead of a traceback."""
+
+    message: str
+    remedy: str
+    exit_code: int
+
+
+def complaint(error: BaseException) -> Complaint | None:
+    """The line for an error of ours (any package: they all carry a remedy); None for a bug."""
+    remedy = getattr(error, "remedy", None)
+    if isinstance(remedy, str):
+        code = getattr(error, "exit_code", 1)
+        return Complaint(str(error) or type(error).__name__, remedy, code)
+    if isinstance(error, OSError) and error.filename is not None:
+        return Complaint(f"{error.strerror}: {error.filename}", "check the path and its rights", 1)
+    if isinstance(error, OSError):
+        return Complaint(str(error), "check the disk, the network and the address", 1)
+    return None

@@ -1,0 +1,188 @@
+"""One small cloud on this machine: keys, certificates, settings and processes put together."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefill_wire.certificate import issue_certificate
+from prefill_wire.signing import SigningKey
+
+from prefill_stack.devca import (
+    ApiKey,
+    new_api_key,
+    private_directory,
+    write_key_file,
+    write_private,
+)
+from prefill_stack.errors import NotConfigured, StackError
+from prefill_stack.supervisor import Child, ProcessPlan, Supervisor, check_port_free
+
+CERTIFICATE_MS = 30 * 24 * 3600 * 1000
+CLOUD_FILE = "cloud.json"
+
+
+@dataclass(frozen=True)
+class CloudPlan:
+    """What a local cloud consists of."""
+
+    directory: Path
+    checkpoints: Mapping[str, Path]
+    tenants: tuple[str, ...] = ("demo",)
+    datacenter: str = "local"
+    listen: str = "127.0.0.1:0"
+    profile: str = "fp32"
+    workers: int = 1
+    worker_settings: Mapping[str, str] = field(default_factory=dict)
+    gateway_settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LocalCloud:
+    """A running cloud: where it listens and with what one gets in."""
+
+    plan: CloudPlan
+    gateway: Child
+    workers: tuple[Child, ...]
+    keys: tuple[ApiKey, ...]
+    control_public_key: bytes
+
+    @property
+    def endpoint(self) -> str:
+        return self.gateway.address("grpc")
+
+    def key_of(self, tenant: str) -> str:
+        """The API key of one of the plan's tenants."""
+        return next(key.secret for key in self.keys if key.tenant == tenant)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What `generate` and an SDK need to reach a cloud."""
+
+    endpoint: str
+    api_key: str
+    control_public_key: str
+
+
+def launch_workers(supervisor: Supervisor, plan: CloudPlan, control: SigningKey) -> list[Child]:
+    """Start the plan's workers without waiting (they import torch: seconds)."""
+    return [
+        supervisor.launch(_worker_plan(plan, f"worker-{number}", control))
+        for number in range(plan.workers)
+    ]
+
+
+def start_cloud(supervisor: Supervisor, plan: CloudPlan) -> LocalCloud:
+    """Start workers, then the gateway that knows them; returns when all are ready."""
+    return finish_cloud(supervisor, begin_cloud(supervisor, plan))
+
+
+@dataclass(frozen=True)
+class Starting:
+    """A cloud whose workers are being started."""
+
+    plan: CloudPlan
+    control: SigningKey
+    workers: list[Child]
+
+
+def begin_cloud(supervisor: Supervisor, plan: CloudPlan) -> Starting:
+    """Check ports and files, write keys, start the workers."""
+    check_port_free(plan.listen, "gateway")
+    for name, path in plan.checkpoints.items():
+        if not (path / "config.json").exists():
+            raise NotConfigured(
+                f"the checkpoint folder of {name} has no config.json: {path}",
+                "name a Hugging Face checkpoint folder, as NAME=FOLDER",
+            )
+    private_directory(plan.directory)
+    control = SigningKey.generate()
+    return Starting(plan, control, launch_workers(supervisor, plan, control))
+
+
+def finish_cloud(supervisor: Supervisor, starting: Starting) -> LocalCloud:
+    """Wait for the workers, then start the gateway."""
+    plan = starting.plan
+    workers = tuple(supervisor.wait_ready(child) for child in starting.workers)
+    keys = tuple(new_api_key(tenant) for tenant in plan.tenants)
+    public = starting.control.public_bytes
+    addresses = [worker.address("grpc") for worker in workers]
+    gateway = supervisor.start(_gateway_plan(plan, keys, addresses, public))
+    return LocalCloud(plan, gateway, workers, keys, public)
+
+
+def _worker_plan(plan: CloudPlan, name: str, control: SigningKey) -> ProcessPlan:
+    home = private_directory(plan.directory / name)
+    key = SigningKey.generate()
+    now_ms = int(time.time() * 1000)
+    certificate = issue_certificate(
+        control,
+        worker_id=name,
+        datacenter=plan.datacenter,
+        public_key=key.public_bytes,
+        not_before_ms=now_ms - 300_000,
+        not_after_ms=now_ms + CERTIFICATE_MS,
+    )
+    settings = {
+        "PREFILL_WORKER_ID": name,
+        "PREFILL_DATACENTER": plan.datacenter,
+        "PREFILL_LISTEN": "127.0.0.1:0",
+        "PREFILL_DATA_LISTEN": "127.0.0.1:0",
+        "PREFILL_METRICS_LISTEN": "127.0.0.1:0",
+        "PREFILL_CHECKPOINTS": ",".join(f"{n}={p}" for n, p in plan.checkpoints.items()),
+        "PREFILL_NUMERICS_PROFILE": plan.profile,
+        "PREFILL_WORKER_KEY_FILE": str(write_private(home / "worker.seed", key.seed)),
+        "PREFILL_WORKER_CERTIFICATE_FILE": str(
+            write_private(home / "worker.certificate", certificate)
+        ),
+        "PREFILL_SPILL_DIR": str(private_directory(home / "spill")),
+        **plan.worker_settings,
+    }
+    return ProcessPlan(name, "prefill_data.worker", settings, plan.directory / f"{name}.log")
+
+
+def _gateway_plan(
+    plan: CloudPlan, keys: tuple[ApiKey, ...], workers: list[str], control_public_key: bytes
+) -> ProcessPlan:
+    home = private_directory(plan.directory / "gateway")
+    settings = {
+        "PREFILL_GATEWAY_ID": "gateway-0",
+        "PREFILL_DATACENTER": plan.datacenter,
+        "PREFILL_LISTEN": plan.listen,
+        "PREFILL_METRICS_LISTEN": "127.0.0.1:0",
+        "PREFILL_WORKERS": ",".join(workers),
+        "PREFILL_KEY_FILE": str(write_key_file(home / "keys.json", list(keys))),
+        "PREFILL_SPOOL_DIR": str(private_directory(home / "spool")),
+        "PREFILL_CONTROL_PUBLIC_KEY": control_public_key.hex(),
+        **plan.gateway_settings,
+    }
+    return ProcessPlan("gateway", "prefill_data.gateway", settings, plan.directory / "gateway.log")
+
+
+def save_credentials(cloud: LocalCloud) -> Path:
+    """Leave endpoint, key and pinned control key where `generate` looks for them (0600)."""
+    document = {
+        "endpoint": cloud.endpoint,
+        "api_key": cloud.keys[0].secret,
+        "control_public_key": cloud.control_public_key.hex(),
+    }
+    return write_private(cloud.plan.directory / CLOUD_FILE, json.dumps(document).encode())
+
+
+def load_credentials(directory: Path) -> Credentials:
+    """Read what `up` left; NotConfigured when no cloud was started here."""
+    path = directory / CLOUD_FILE
+    if not path.exists():
+        raise NotConfigured(
+            f"no running cloud is known here ({path} is missing)",
+            "start one with `prefill-cloud up`, or give --endpoint, --api-key and --control-key",
+        )
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return Credentials(
+            document["endpoint"], document["api_key"], document["control_public_key"]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise StackError(f"{path} is damaged", "start `prefill-cloud up` again") from error
