@@ -39,15 +39,20 @@ def long_functions(name, tree):
     return found
 
 
+def is_option(argument):
+    """Whether a parameter is an option of a command, given by name on the command line."""
+    return argument.annotation is not None and "typer." in ast.unparse(argument.annotation)
+
+
 def wide_functions(name, tree):
     kernels = name.startswith("kernels/prefill_kernels/")
     limit = POSITIONAL_PARAMETERS_KERNELS if kernels else POSITIONAL_PARAMETERS
     found = []
     for node in functions(tree):
-        positional = [a.arg for a in node.args.posonlyargs + node.args.args]
+        arguments = node.args.posonlyargs + node.args.args
+        positional = [a.arg for a in arguments if not is_option(a)]
         count = len([arg for arg in positional if arg not in ("self", "cls")])
-        command = any("command" in ast.unparse(d) for d in node.decorator_list)
-        if count > limit and not command:
+        if count > limit:
             found.append(f"{name}:{node.lineno} {node.name} takes {count} positional parameters")
     return found
 

@@ -1,0 +1,84 @@
+"""The command line: a user's mistake is one line and a remedy, never a trace."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from prefill_stack import benches, cli
+from prefill_stack.commands.up import parse_checkpoints
+from prefill_stack.errors import NotConfigured, StackError, complaint
+from typer.testing import CliRunner
+
+
+def command(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "prefill_stack.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+def test_version_names_what_decides_results():
+    done = command("version", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {"python", "torch", "transformers"} <= set(json.loads(done.stdout))
+
+
+def test_help_lists_the_commands():
+    text = CliRunner().invoke(cli.app, ["--help"]).stdout
+    for name in ("demo", "up", "generate", "models", "version", "bench"):
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["generate", "x"], "no running cloud is known here"),
+        (["generate", "x", "--endpoint", "127.0.0.1:1"], "go together"),
+        (["generate", "", "--local"], "the prompt is empty"),
+        (["generate", "--file", "missing.txt"], "missing.txt"),
+    ],
+)
+def test_a_mistake_is_one_line_and_a_remedy(tmp_path, arguments, words):
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 2
+
+
+def test_wrong_usage_exits_with_two(tmp_path):
+    assert command("no-such-command", cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.parametrize("option", ["no-separator", "=folder", "name="])
+def test_a_malformed_checkpoint_option_is_named(option):
+    with pytest.raises(NotConfigured, match="NAME=FOLDER"):
+        parse_checkpoints([option])
+
+
+def test_checkpoint_options_are_pairs(tmp_path):
+    assert parse_checkpoints([f"a={tmp_path}"]) == {"a": tmp_path.resolve()}
+
+
+def test_any_error_with_a_remedy_becomes_a_line():
+    class ElsewhereError(Exception):
+        remedy = "turn it on"
+
+    assert complaint(ElsewhereError("it is off")).message == "it is off"
+    assert complaint(StackError("a", "b")).exit_code == 1
+    assert "missing" in complaint(FileNotFoundError(2, "No such file", "missing")).message
+
+
+def test_a_bug_is_told_from_a_mistake(capsys):
+    assert complaint(ZeroDivisionError("x")) is None
+    assert cli.report(ZeroDivisionError("x")) == cli.BUG_EXIT_CODE
+    assert "PREFILL_DEBUG" in capsys.readouterr().err
+
+
+def test_benches_are_found_by_their_file_names():
+    assert "prefill" in benches.names()
