@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefill_wire.certificate import issue_certificate
+from prefill_wire.certificate import WorkerCertificate, issue_certificate
 from prefill_wire.signing import SigningKey
 
 from prefill_stack.devca import (
@@ -20,6 +20,7 @@ from prefill_stack.errors import NotConfigured, StackError
 from prefill_stack.supervisor import Child, ProcessPlan, Supervisor, check_port_free
 
 CERTIFICATE_MS = 30 * 24 * 3600 * 1000
+CLOCK_SKEW_MS = 300_000
 CLOUD_FILE = "cloud.json"
 
 
@@ -117,14 +118,14 @@ def _worker_plan(plan: CloudPlan, name: str, control: SigningKey) -> ProcessPlan
     home = private_directory(plan.directory / name)
     key = SigningKey.generate()
     now_ms = int(time.time() * 1000)
-    certificate = issue_certificate(
-        control,
+    certificate = WorkerCertificate(
         worker_id=name,
         datacenter=plan.datacenter,
         public_key=key.public_bytes,
-        not_before_ms=now_ms - 300_000,
+        not_before_ms=now_ms - CLOCK_SKEW_MS,
         not_after_ms=now_ms + CERTIFICATE_MS,
     )
+    signed = issue_certificate(control, certificate)
     settings = {
         "PREFILL_WORKER_ID": name,
         "PREFILL_DATACENTER": plan.datacenter,
@@ -133,9 +134,9 @@ def _worker_plan(plan: CloudPlan, name: str, control: SigningKey) -> ProcessPlan
         "PREFILL_METRICS_LISTEN": "127.0.0.1:0",
         "PREFILL_CHECKPOINTS": ",".join(f"{n}={p}" for n, p in plan.checkpoints.items()),
         "PREFILL_NUMERICS_PROFILE": plan.profile,
-        "PREFILL_WORKER_KEY_FILE": str(write_private(home / "worker.seed", key.seed)),
+        "PREFILL_WORKER_KEY_FILE": str(write_private(home / "worker.seed", key.seed())),
         "PREFILL_WORKER_CERTIFICATE_FILE": str(
-            write_private(home / "worker.certificate", certificate)
+            write_private(home / "worker.certificate", signed)
         ),
         "PREFILL_SPILL_DIR": str(private_directory(home / "spill")),
         **plan.worker_settings,
