@@ -135,9 +135,7 @@ def _worker_plan(plan: CloudPlan, name: str, control: SigningKey) -> ProcessPlan
         "PREFILL_CHECKPOINTS": ",".join(f"{n}={p}" for n, p in plan.checkpoints.items()),
         "PREFILL_NUMERICS_PROFILE": plan.profile,
         "PREFILL_WORKER_KEY_FILE": str(write_private(home / "worker.seed", key.seed())),
-        "PREFILL_WORKER_CERTIFICATE_FILE": str(
-            write_private(home / "worker.certificate", signed)
-        ),
+        "PREFILL_WORKER_CERTIFICATE_FILE": str(write_private(home / "worker.certificate", signed)),
         "PREFILL_SPILL_DIR": str(private_directory(home / "spill")),
         **plan.worker_settings,
     }

@@ -40,7 +40,7 @@ def seconds_transformers(folder: str, tokens: np.ndarray, step_tokens: int) -> f
     import torch
     from transformers import AutoModelForCausalLM, DynamicCache
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     cache = DynamicCache(config=model.config)
     ids = torch.from_numpy(tokens.astype(np.int64))[None]
     start = time.perf_counter()
