@@ -41,6 +41,8 @@ def complaint(error: BaseException) -> Complaint | None:
     if isinstance(remedy, str):
         code = getattr(error, "exit_code", 1)
         return Complaint(str(error) or type(error).__name__, remedy, code)
+    if isinstance(error, ImportError):
+        return Complaint(str(error), "this installation lacks a part: run `make setup`", 1)
     if isinstance(error, OSError) and error.filename is not None:
         return Complaint(f"{error.strerror}: {error.filename}", "check the path and its rights", 1)
     if isinstance(error, OSError):

@@ -71,6 +71,7 @@ def test_any_error_with_a_remedy_becomes_a_line():
 
     assert complaint(ElsewhereError("it is off")).message == "it is off"
     assert complaint(StackError("a", "b")).exit_code == 1
+    assert "make setup" in complaint(ModuleNotFoundError("No module named 'torch'")).remedy
     assert "missing" in complaint(FileNotFoundError(2, "No such file", "missing")).message
 
 
