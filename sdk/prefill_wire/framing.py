@@ -1,0 +1,96 @@
+"""Frames of the data channel: length, type, payload; the length is judged before it is awaited."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from prefill_wire.errors import LimitExceeded, MalformedFrame
+from prefill_wire.limits import MAX_CONTROL_FRAME_BYTES, MAX_FRAME_BYTES
+
+_PREFIX = struct.Struct("<IB")
+PREFIX_BYTES = _PREFIX.size
+
+
+class FrameType(IntEnum):
+    """What a frame says; the number is on the wire."""
+
+    HELLO = 1
+    AUTHENTICATE = 2
+    READY = 3
+    REFUSE = 4
+    PULL = 5
+    CHUNK = 6
+    END = 7
+    PROGRESS = 8
+    FAIL = 9
+    GOODBYE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame, whole."""
+
+    type: FrameType
+    payload: bytes
+
+
+def frame_prefix(frame_type: FrameType, payload_bytes: int) -> bytes:
+    """The bytes before a payload; a large payload is sent behind it without a copy."""
+    if payload_bytes > _limit(frame_type):
+        raise LimitExceeded.of(
+            f"bytes of a {frame_type.name} frame", payload_bytes, _limit(frame_type)
+        )
+    return _PREFIX.pack(payload_bytes, frame_type)
+
+
+def encode_frame(frame_type: FrameType, payload: bytes = b"") -> bytes:
+    """A whole frame."""
+    return frame_prefix(frame_type, len(payload)) + payload
+
+
+def _limit(frame_type: FrameType) -> int:
+    return MAX_FRAME_BYTES if frame_type is FrameType.CHUNK else MAX_CONTROL_FRAME_BYTES
+
+
+class FrameDecoder:
+    """Bytes in any portions in, whole frames out.
+
+    Buffers at most one frame that its peer may send: `accepted` names the types, everything else
+    is refused by its first five bytes.
+    """
+
+    def __init__(self, accepted: frozenset[FrameType]) -> None:
+        self._accepted = accepted
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
+        """The frames that `data` completes; a `WireError` ends the connection."""
+        self._buffer += data
+        frames = []
+        while (frame := self._next()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _next(self) -> Frame | None:
+        if len(self._buffer) < PREFIX_BYTES:
+            return None
+        size, number = _PREFIX.unpack_from(self._buffer)
+        try:
+            frame_type = FrameType(number)
+        except ValueError:
+            raise MalformedFrame(f"frame type {number} is unknown") from None
+        if frame_type not in self._accepted:
+            raise MalformedFrame(f"a {frame_type.name} frame is not for this side")
+        if size > _limit(frame_type):
+            raise LimitExceeded.of(f"bytes of a {frame_type.name} frame", size, _limit(frame_type))
+        if len(self._buffer) < PREFIX_BYTES + size:
+            return None
+        payload = bytes(memoryview(self._buffer)[PREFIX_BYTES : PREFIX_BYTES + size])
+        del self._buffer[: PREFIX_BYTES + size]
+        return Frame(frame_type, payload)
+
+    def at_boundary(self) -> bool:
+        """Whether no frame is half received: a connection may end here without loss."""
+        return not self._buffer
