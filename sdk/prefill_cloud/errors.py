@@ -24,7 +24,7 @@ from prefill_wire.status import STATUS_TABLE, StatusCode
 
 
 class PrefillCloudError(Exception):
-    """The root: `code` for machines, `message` and `remedy` for people, `request_id` for support."""
+    """The root: `code` for machines, `message` and `remedy` for people, `request_id` to quote."""
 
     def __init__(self, code: StatusCode, message: str, request_id: str = "") -> None:
         self.code = code
