@@ -1,0 +1,85 @@
+"""Receipts with their sealed manifests, appended durably before any manifest is released.
+
+Record: u32 body length | 32 bytes BLAKE3 of the body | body. A torn last record is cut off
+at start: it was never acknowledged, so its manifest was never released.
+"""
+
+import os
+import struct
+from pathlib import Path
+
+from blake3 import blake3
+
+from prefill_data.errors import DataPlaneError
+from prefill_wire.status import StatusCode
+
+MAX_RECORD_BYTES = 1024 * 1024
+_LENGTH = struct.Struct("<I")
+_DIGEST_BYTES = 32
+
+
+class Spool:
+    """One append-only file, owned by one gateway process."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.records, self._end_bytes = _read(path.read_bytes(), path)
+        os.ftruncate(self._file, self._end_bytes)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def append(self, body: bytes) -> None:
+        """Returns once `body` is on disk; raises STORAGE_EXHAUSTED and leaves no part of it."""
+        if len(body) > MAX_RECORD_BYTES:
+            raise DataPlaneError(
+                StatusCode.STORAGE_EXHAUSTED,
+                f"a spool record of {len(body)} bytes is over {MAX_RECORD_BYTES}",
+            )
+        record = _LENGTH.pack(len(body)) + blake3(body).digest() + body
+        try:
+            _write_all(self._file, record, self._end_bytes)
+            os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, self._end_bytes)
+            raise DataPlaneError(
+                StatusCode.STORAGE_EXHAUSTED,
+                f"the receipt spool cannot be written: {error.strerror}",
+                "free space in PREFILL_SPOOL_DIR and claim again",
+            ) from error
+        self._end_bytes += len(record)
+        self.records.append(body)
+
+    def close(self) -> None:
+        """Closes the file; every appended record is already durable."""
+        os.close(self._file)
+
+
+def _write_all(file: int, record: bytes, at_bytes: int) -> None:
+    written = 0
+    while written < len(record):
+        written += os.pwrite(file, record[written:], at_bytes + written)
+
+
+def _read(data: bytes, path: Path) -> tuple[list[bytes], int]:
+    records: list[bytes] = []
+    at = 0
+    while at + _LENGTH.size + _DIGEST_BYTES <= len(data):
+        (length,) = _LENGTH.unpack_from(data, at)
+        start = at + _LENGTH.size + _DIGEST_BYTES
+        end = start + length
+        if length > MAX_RECORD_BYTES or end > len(data):
+            break
+        if blake3(data[start:end]).digest() != data[at + _LENGTH.size : start]:
+            if end < len(data):
+                raise DataPlaneError(
+                    StatusCode.INTERNAL,
+                    f"{path.name} is damaged at byte {at}, before its last record",
+                    "restore the spool from a copy; receipts after this byte are unread",
+                )
+            break
+        records.append(data[start:end])
+        at = end
+    return records, at
