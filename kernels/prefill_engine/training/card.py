@@ -33,10 +33,10 @@ contained here, and the weights are released under Apache-2.0. Held out as whole
 with their SHA-256 in `heldout.json`: {held_out}.
 
 ## Training
-`{command}` on {hardware}: {wall_minutes:.0f} minutes, {steps:,} steps of 4,096 tokens,
-{tokens_seen:,} tokens at {tokens_per_second:,.0f} tokens/s, seed {seed}. Muon on matrices,
-AdamW on the rest, peak rate {peak_learning_rate}, experts balanced by the selection bias. The
-budget is wall time, so another machine gives other weights.
+`{command}` on {hardware} (load average {load_average}): {wall_minutes:.0f} minutes, {steps:,}
+steps of 4,096 tokens, {tokens_seen:,} tokens at {tokens_per_second:,.0f} tokens/s, seed
+{seed}. Muon on matrices, AdamW on the rest, peak rate {peak_learning_rate}, experts balanced
+by the selection bias. The budget is wall time, so another machine gives other weights.
 
 ## Figures (of this file, bf16 weights computed in fp32)
 | held-out files, first 4,096 tokens of each | |
@@ -73,9 +73,9 @@ Vocabulary {vocab_size}: 64 keys, 128 values, `<pad> <bos> <eos>`; words split a
 Drawn at random by `prefill_engine.training.mqar.recall_batch`; no text of anyone's.
 
 ## Training
-`{command}` on {hardware}: {wall_seconds:.0f} s, {steps:,} steps of {sequences_per_step}
-sequences, seed {seed}, from 4 to 32 pairs. Muon on matrices, AdamW on the rest, peak rate
-{peak_learning_rate}.
+`{command}` on {hardware} (load average {load_average}): {wall_seconds:.0f} s, {steps:,} steps
+of {sequences_per_step} sequences, seed {seed}, from 4 to 32 pairs. Muon on matrices, AdamW on
+the rest, peak rate {peak_learning_rate}.
 
 ## Figures (of this file, bf16 weights computed in fp32; 256 unseen sequences)
 | pairs | recall | nats per answer |

@@ -10,11 +10,12 @@ from pathlib import Path
 import torch
 
 
-def run_facts(module: str) -> dict[str, str | int]:
+def run_facts(module: str) -> dict[str, str | int | float]:
     """Command line, hardware and versions of this process; `module` is the one run with -m."""
     return {
         "command": " ".join(("python -m", f"prefill_engine.training.{module}", *sys.argv[1:])),
         "hardware": f"{os.cpu_count()} cores of {_processor()}, no GPU",
+        "load_average": round(os.getloadavg()[2], 1),  # of 15 minutes: was the machine shared?
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
