@@ -4,8 +4,9 @@ import os
 import signal
 from collections.abc import Mapping
 
-from prefill_data.errors import DataPlaneError
 from prefill_wire.status import StatusCode
+
+from prefill_data.errors import DataPlaneError
 
 NAMES = frozenset(
     {

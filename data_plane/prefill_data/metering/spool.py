@@ -9,9 +9,9 @@ import struct
 from pathlib import Path
 
 from blake3 import blake3
+from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
-from prefill_wire.status import StatusCode
 
 MAX_RECORD_BYTES = 1024 * 1024
 _LENGTH = struct.Struct("<I")

@@ -1,0 +1,102 @@
+"""The sealed chunks of one attempt: a bounded part in memory, the rest in an unlinked file."""
+
+import asyncio
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefill_wire.chunks import ChunkHeader
+from prefill_wire.status import StatusCode
+
+from prefill_data.errors import DataPlaneError
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    header: ChunkHeader
+    memory: bytes | None
+    offset_bytes: int
+    size_bytes: int
+
+
+class ChunkStore:
+    """Append-only by index; a retransmission serves the very ciphertext that was sealed."""
+
+    def __init__(self, memory_bound_bytes: int, spill_dir: Path) -> None:
+        self._bound_bytes = memory_bound_bytes
+        self._spill_dir = spill_dir
+        self._file: int | None = None
+        self._file_bytes = 0
+        self._kept: list[_Kept] = []
+        self._changed = asyncio.Event()
+        self.memory_bytes = 0
+        self.finished = False
+        self.failure: DataPlaneError | None = None
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def add(self, header: ChunkHeader, ciphertext: bytes) -> None:
+        """Keeps the next chunk; raises STORAGE_EXHAUSTED when the spill disk is full."""
+        size = len(ciphertext)
+        if self.memory_bytes + size <= self._bound_bytes:
+            self._kept.append(_Kept(header, ciphertext, 0, size))
+            self.memory_bytes += size
+        else:
+            self._kept.append(_Kept(header, None, self._spill(ciphertext), size))
+        self._wake()
+
+    def finish(self) -> None:
+        """No chunk follows."""
+        self.finished = True
+        self._wake()
+
+    def fail(self, error: DataPlaneError) -> None:
+        """The attempt died; waiting connections are told."""
+        self.failure = error
+        self._wake()
+
+    def read(self, index: int) -> tuple[ChunkHeader, bytes]:
+        """Header and ciphertext of a kept chunk."""
+        kept = self._kept[index]
+        if kept.memory is not None:
+            return kept.header, kept.memory
+        if self._file is None:
+            raise DataPlaneError(StatusCode.ATTEMPT_NOT_FOUND, "the attempt's chunks are freed")
+        data = os.pread(self._file, kept.size_bytes, kept.offset_bytes)
+        return kept.header, data
+
+    async def changed(self) -> None:
+        """Waits for the next chunk, the finish or the failure."""
+        await self._changed.wait()
+
+    def close(self) -> None:
+        """Frees memory and disk; the spill file has no name, so a kill frees it too."""
+        self._kept.clear()
+        self.memory_bytes = 0
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _spill(self, ciphertext: bytes) -> int:
+        try:
+            if self._file is None:
+                self._file, name = tempfile.mkstemp(dir=self._spill_dir)
+                os.unlink(name)
+            done = 0
+            while done < len(ciphertext):
+                done += os.pwrite(self._file, ciphertext[done:], self._file_bytes + done)
+        except OSError as error:
+            raise DataPlaneError(
+                StatusCode.STORAGE_EXHAUSTED,
+                f"{len(ciphertext)} bytes cannot be spilled: {error.strerror}",
+                "free space in PREFILL_SPILL_DIR",
+            ) from error
+        offset = self._file_bytes
+        self._file_bytes += len(ciphertext)
+        return offset
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
