@@ -13,7 +13,7 @@ from prefill_wire.chunks import ChunkHeader
 HEADER = cast(ChunkHeader, object())
 
 
-async def test_memory_stays_under_the_bound_and_every_chunk_is_readable(tmp_path: Path) -> None:
+def test_memory_stays_under_the_bound_and_every_chunk_is_readable(tmp_path: Path) -> None:
     store = ChunkStore(100, tmp_path)
     chunks = [bytes([index]) * 30 for index in range(10)]
     for chunk in chunks:
@@ -24,7 +24,7 @@ async def test_memory_stays_under_the_bound_and_every_chunk_is_readable(tmp_path
     store.close()
 
 
-async def test_a_full_spill_disk_is_a_typed_refusal(
+def test_a_full_spill_disk_is_a_typed_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = ChunkStore(0, tmp_path)
