@@ -1,0 +1,203 @@
+"""The step engine: sequences opened, advanced by steps, their state taken out and put back.
+
+A prefill for handoff stops at token N-1: the decoder recomputes token N, so that the recurrent
+state is applied to it exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefill_engine.config import ModelConfig
+from prefill_engine.errors import StateMismatch, TokenOutOfRange
+from prefill_engine.model import KimiLinear, StateTensors
+from prefill_engine.schema import state_schema
+from prefill_wire.tensors import PER_TOKEN, Dtype, LayerState, TensorKind, TensorSpec
+
+STEP_TOKENS = 2048
+_TORCH = {Dtype.FLOAT32: torch.float32, Dtype.BFLOAT16: torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """Names an open sequence of one engine."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A range of one state tensor; `array` is C-contiguous, bf16 as uint16, and a copy.
+
+    The caller owns it: later steps do not change it.
+    """
+
+    spec: TensorSpec
+    array: np.ndarray
+
+
+@dataclass(slots=True)
+class _Sequence:
+    tokens: np.ndarray
+    state: StateTensors
+    position: int
+    hidden: Tensor | None = None
+
+
+class StepEngine:
+    """Runs one model for many sequences; not thread-safe, one thread steps it."""
+
+    def __init__(self, model: KimiLinear, profile: str = "fp32") -> None:
+        self.model, self.profile = model, profile
+        self.schema = state_schema(model.config, profile)
+        self.step_tokens = STEP_TOKENS
+        self._sequences: dict[Handle, _Sequence] = {}
+        self._opened = 0
+
+    @classmethod
+    def load(cls, folder: Path, *, profile: str = "fp32") -> StepEngine:
+        """An engine on a Hugging Face checkpoint folder."""
+        return cls(KimiLinear.load(folder), profile)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's sizes."""
+        return self.model.config
+
+    def open(self, tokens: Sequence[int] | np.ndarray) -> Handle:
+        """Begin a sequence; caches for all its tokens are allocated here, once.
+
+        Raises `TokenOutOfRange` for an empty or over-long prompt or an id beyond the vocabulary.
+        """
+        ids = np.asarray(tokens, dtype=np.int64)
+        self._check_tokens(ids)
+        state = {s.spec(0).key: _empty(s, len(ids)) for s in self.schema.layers}
+        return self._add(_Sequence(ids, state, 0))
+
+    def _add(self, sequence: _Sequence) -> Handle:
+        self._opened += 1
+        handle = Handle(self._opened)
+        self._sequences[handle] = sequence
+        return handle
+
+    def _check_tokens(self, ids: np.ndarray) -> None:
+        limit = self.config.max_tokens
+        if not 1 <= len(ids) <= limit:
+            raise TokenOutOfRange(f"prompt of {len(ids)} tokens.", f"Send 1 to {limit}.")
+        wrong = ids[(ids < 0) | (ids >= self.config.vocab_size)]
+        if len(wrong):
+            message = f"token id {wrong[0]} is not below {self.config.vocab_size}."
+            raise TokenOutOfRange(message, "Tokenize with the model's own tokenizer.")
+
+    def position(self, handle: Handle) -> int:
+        """Tokens that the state of this sequence covers."""
+        return self._sequences[handle].position
+
+    def step(self, work: Sequence[tuple[Handle, int]]) -> list[Piece]:
+        """Advance each sequence by its number of tokens; the latent rows that this finished."""
+        pieces: list[Piece] = []
+        for handle, count in work:
+            sequence = self._sequences[handle]
+            start, end = sequence.position, sequence.position + count
+            if not start < end <= len(sequence.tokens):
+                message = f"step of {count} tokens at {start} of {len(sequence.tokens)}."
+                raise TokenOutOfRange(message, "Step within the prompt.")
+            ids = torch.from_numpy(sequence.tokens[start:end])
+            sequence.hidden = self.model.forward(ids, sequence.state, start)
+            sequence.position = end
+            pieces += self._pieces(sequence, start, end, per_token=True)
+        return pieces
+
+    def snapshot(self, handle: Handle) -> list[Piece]:
+        """Recurrent and conv state at the current position, copied."""
+        sequence = self._sequences[handle]
+        return self._pieces(sequence, 0, sequence.position, per_token=False)
+
+    def _pieces(self, sequence: _Sequence, start: int, end: int, *, per_token: bool) -> list[Piece]:
+        pieces = []
+        for layer in self.schema.layers:
+            grows = layer.kind in PER_TOKEN
+            if grows != per_token:
+                continue
+            whole = sequence.state[layer.layer, layer.kind]
+            array = _to_numpy(whole[start:end] if grows else whole)
+            where = (start if grows else 0, end, 0, layer.heads)
+            fields = (layer.layer, layer.kind, layer.dtype, layer.layout, array.shape)
+            pieces.append(Piece(TensorSpec(*fields, *where), array))
+        return pieces
+
+    def prefill(self, handle: Handle, until: int) -> list[Piece]:
+        """Step to token `until` in steps of `step_tokens`; all pieces, the snapshot included."""
+        pieces: list[Piece] = []
+        while (done := self.position(handle)) < until:
+            pieces += self.step([(handle, min(self.step_tokens, until - done))])
+        return pieces + self.snapshot(handle)
+
+    def load_state(
+        self,
+        state_tokens: int,
+        tensors: Mapping[tuple[int, TensorKind], np.ndarray],
+        capacity_tokens: int,
+    ) -> Handle:
+        """A sequence that continues from a state over `state_tokens` tokens; arrays are copied.
+
+        Raises `StateMismatch` when a tensor is missing, foreign or of another shape.
+        """
+        specs = {spec.key: spec for spec in self.schema.tensors(state_tokens)}
+        if specs.keys() != tensors.keys():
+            odd = sorted(specs.keys() ^ tensors.keys())
+            raise StateMismatch(f"state tensors {odd[:4]} differ.", "Load this model's state.")
+        state: StateTensors = {}
+        for layer in self.schema.layers:
+            spec = specs[layer.layer, layer.kind]
+            array = tensors[spec.key]
+            if array.shape != spec.shape or array.dtype.itemsize != spec.dtype.item_bytes:
+                message = f"layer {spec.layer} {spec.kind.name} is {array.shape}, not {spec.shape}."
+                raise StateMismatch(message, "Load a state of this model and token count.")
+            target = _empty(layer, capacity_tokens)
+            rows = target[:state_tokens] if layer.kind in PER_TOKEN else target
+            rows.copy_(_from_numpy(array, spec.dtype))
+            state[spec.key] = target
+        return self._add(_Sequence(np.zeros(capacity_tokens, np.int64), state, state_tokens))
+
+    def decode_step(self, handle: Handle, token: int) -> np.ndarray:
+        """Append one token and give the logits `[vocab]` fp32 that follow it."""
+        sequence = self._sequences[handle]
+        self._check_tokens(np.array([token]))
+        if sequence.position >= len(sequence.tokens):
+            message = f"the sequence's {len(sequence.tokens)} tokens are used up."
+            raise TokenOutOfRange(message, "Open it with a larger capacity.")
+        sequence.tokens[sequence.position] = token
+        self.step([(handle, 1)])
+        return self.last_logits(handle)
+
+    def last_logits(self, handle: Handle) -> np.ndarray:
+        """Logits `[vocab]` fp32 after the last token that was stepped over."""
+        hidden = self._sequences[handle].hidden
+        if hidden is None:
+            raise TokenOutOfRange("no token was stepped over yet.", "Step first.")
+        return self.model.logits(hidden).numpy()
+
+    def close(self, handle: Handle) -> None:
+        """Free a sequence; closing twice is fine."""
+        self._sequences.pop(handle, None)
+
+
+def _empty(layer: LayerState, capacity_tokens: int) -> Tensor:
+    return torch.zeros(layer.spec(capacity_tokens).shape, dtype=_TORCH[layer.dtype])
+
+
+def _to_numpy(tensor: Tensor) -> np.ndarray:
+    copy = tensor.detach().clone(memory_format=torch.contiguous_format)
+    return (copy.view(torch.uint16) if copy.dtype == torch.bfloat16 else copy).numpy()
+
+
+def _from_numpy(array: np.ndarray, dtype: Dtype) -> Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    return tensor.view(torch.bfloat16) if dtype is Dtype.BFLOAT16 else tensor
