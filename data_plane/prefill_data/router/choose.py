@@ -21,7 +21,7 @@ class DatacenterView:
 def choose_datacenter(
     views: Sequence[DatacenterView], wishes: Sequence[str], residency: Sequence[str]
 ) -> DatacenterView:
-    """Pure. Residency is a hard rule, a wish is an order; raises NO_DATACENTER when none is left."""
+    """Pure. Residency is a rule, a wish is an order; raises NO_DATACENTER when none is left."""
     allowed = [view for view in views if view.live and (not residency or view.name in residency)]
     if not allowed:
         raise DataPlaneError(
