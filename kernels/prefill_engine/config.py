@@ -45,7 +45,7 @@ class ModelConfig:
 def parse_config(config: Mapping[str, Any]) -> ModelConfig:
     """Sizes of a supported config; `UnsupportedConfig` names what is not."""
     kind = config.get("model_type")
-    if kind not in MAPPINGS:
+    if not isinstance(kind, str) or kind not in MAPPINGS:
         raise UnsupportedConfig(
             f"model_type {kind!r} is not supported", f"use one of {sorted(MAPPINGS)}"
         )

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from prefill_wire.tensors import PER_TOKEN, Dtype, LayerState, TensorKind, TensorSpec
 from torch import Tensor
 
 from prefill_engine.config import ModelConfig
 from prefill_engine.errors import StateMismatch, TokenOutOfRange
 from prefill_engine.model import KimiLinear, StateTensors
-from prefill_engine.schema import state_schema
-from prefill_wire.tensors import PER_TOKEN, Dtype, LayerState, TensorKind, TensorSpec
+from prefill_engine.schema import schema_of
 
 STEP_TOKENS = 2048
 _TORCH = {Dtype.FLOAT32: torch.float32, Dtype.BFLOAT16: torch.bfloat16}
@@ -55,7 +55,7 @@ class StepEngine:
 
     def __init__(self, model: KimiLinear, profile: str = "fp32") -> None:
         self.model, self.profile = model, profile
-        self.schema = state_schema(model.config, profile)
+        self.schema = schema_of(model.config, profile)
         self.step_tokens = STEP_TOKENS
         self._sequences: dict[Handle, _Sequence] = {}
         self._opened = 0
@@ -63,7 +63,7 @@ class StepEngine:
     @classmethod
     def load(cls, folder: Path, *, profile: str = "fp32") -> StepEngine:
         """An engine on a Hugging Face checkpoint folder."""
-        return cls(KimiLinear.load(folder), profile)
+        return cls(KimiLinear(folder), profile)
 
     @property
     def config(self) -> ModelConfig:
@@ -87,7 +87,7 @@ class StepEngine:
         return handle
 
     def _check_tokens(self, ids: np.ndarray) -> None:
-        limit = self.config.max_tokens
+        limit = self.model.max_tokens
         if not 1 <= len(ids) <= limit:
             raise TokenOutOfRange(f"prompt of {len(ids)} tokens.", f"Send 1 to {limit}.")
         wrong = ids[(ids < 0) | (ids >= self.config.vocab_size)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prefill_wire.tensors import Dtype, Layout, LayerState, StateSchema, TensorKind
+from prefill_wire.tensors import Dtype, LayerState, Layout, StateSchema, TensorKind
 
 from prefill_engine.config import CONV_WIDTH, ModelConfig, parse_config
 from prefill_engine.errors import UnsupportedConfig
