@@ -91,7 +91,7 @@ def cases():
     yield from (pytest.param(seed, LONG_LENGTHS, marks=pytest.mark.nightly) for seed in rest)
 
 
-@pytest.mark.parametrize(("seed", "lengths"), cases())
+@pytest.mark.parametrize(("seed", "lengths"), list(cases()))
 def test_random_models_continue_as_transformers_does(checkpoint, seed, lengths):
     folder, model = checkpoint(seed)
     for length in lengths:

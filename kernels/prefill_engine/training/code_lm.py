@@ -19,14 +19,14 @@ from transformers import KimiLinearForCausalLM
 from prefill_engine.training.bpe import save_tokenizer, train_tokenizer
 from prefill_engine.training.corpus import END_OF_TEXT, Corpus, read_corpus, shuffled
 from prefill_engine.training.export import export, reload_difference, round_to_bf16
-from prefill_engine.training.kimi import LoadBalancer, build_model
+from prefill_engine.training.kimi import LoadBalancer, build_model, compile_pieces
 from prefill_engine.training.optimizer import build_optimizers, learning_rate, update
 from prefill_engine.training.record import run_facts
 from prefill_engine.training.shapes import Shape, make_config
 
 CONTEXT_TOKENS = 4096
-SHORT_SHARE = 0.6  # of the time with four windows of 1,024 tokens a step, then one of 4,096
-PEAK_RATE = 4e-3
+SHORT = (2, 1024)  # windows a step and their tokens in the first part, then one of 4,096
+SHORT_SHARE = 0.6
 SHAPE = Shape(
     vocab_size=2048,
     hidden_size=256,
@@ -38,6 +38,17 @@ SHAPE = Shape(
     experts=4,
     expert_size=160,
 )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run: wall time, seed, peak learning rate and the folder it goes on from, if any."""
+
+    minutes: float
+    seed: int
+    rate: float
+    start: Path | None = None
+    compiled: bool = False
 
 
 @dataclass
@@ -63,29 +74,33 @@ def next_token_loss(model: KimiLinearForCausalLM, tokens: Tensor) -> Tensor:
     return functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
 
 
-def draw(stream: np.ndarray, random: np.random.Generator, windows: int) -> Tensor:
-    """One step's 4,096 tokens, cut from `windows` random places: `[windows, length + 1]`."""
-    length = CONTEXT_TOKENS // windows
+def draw(stream: np.ndarray, random: np.random.Generator, windows: int, length: int) -> Tensor:
+    """Windows from random places of the stream: `[windows, length + 1]`."""
     starts = random.integers(0, len(stream) - length - 1, windows)
     return torch.from_numpy(np.stack([stream[s : s + length + 1] for s in starts]))
 
 
 def train(
-    stream: np.ndarray, minutes: float, seed: int, snapshot: Callable[[KimiLinearForCausalLM], None]
+    stream: np.ndarray, plan: Plan, snapshot: Callable[[KimiLinearForCausalLM], None]
 ) -> tuple[KimiLinearForCausalLM, Progress]:
-    """Train for `minutes` of wall time on windows of 4,096 tokens; `snapshot` every 200 steps."""
-    model = build_model(make_config(SHAPE), seed)
-    optimizers = build_optimizers(model, PEAK_RATE)
+    """Train for the plan's wall time; `snapshot` gets the model every 200 steps."""
+    model = build_model(make_config(SHAPE), plan.seed)
+    if plan.start is not None:
+        earlier = KimiLinearForCausalLM.from_pretrained(plan.start, dtype=torch.float32)
+        model.load_state_dict(earlier.state_dict())
+    if plan.compiled:
+        compile_pieces()
+    optimizers = build_optimizers(model, plan.rate)
     balancer = LoadBalancer(model)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(plan.seed)
     start, done = time.monotonic(), Progress()
-    while (part := (time.monotonic() - start) / (60 * minutes)) < 1:
-        windows = 4 if part < SHORT_SHARE else 1
-        loss = next_token_loss(model, draw(stream, random, windows))
+    while (part := (time.monotonic() - start) / (60 * plan.minutes)) < 1:
+        windows, length = SHORT if part < SHORT_SHARE else (1, CONTEXT_TOKENS)
+        loss = next_token_loss(model, draw(stream, random, windows, length))
         torch.autograd.backward(loss)
-        update(model, optimizers, learning_rate(PEAK_RATE, part))
+        update(model, optimizers, learning_rate(plan.rate, part))
         worst = balancer.step()
-        done.steps, done.tokens = done.steps + 1, done.tokens + CONTEXT_TOKENS
+        done.steps, done.tokens = done.steps + 1, done.tokens + windows * length
         done.loss += 0.03 * (loss.item() - done.loss)
         if done.steps % 20 == 0:
             rate = done.tokens / (time.monotonic() - start)
@@ -114,6 +129,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=35.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate")
+    parser.add_argument("--start", type=Path, help="go on from an exported folder")
+    parser.add_argument("--compile", action="store_true", help="fuse pieces: 1.3 times the speed")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -125,7 +143,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     save_tokenizer(tokenizer, options.out, SHAPE.max_tokens)
     start = time.monotonic()
-    model, done = train(stream, options.minutes, options.seed, lambda m: export(m, options.out))
+    plan = Plan(options.minutes, options.seed, options.rate, options.start, options.compile)
+    model, done = train(stream, plan, lambda m: export(m, options.out))
     seconds = time.monotonic() - start
     round_to_bf16(model)
     export(model, options.out)
@@ -138,7 +157,7 @@ def main() -> None:
         "tokens_seen": done.tokens,
         "tokens_per_second": round(done.tokens / seconds),
         "wall_minutes": round(seconds / 60, 1),
-        "peak_learning_rate": PEAK_RATE,
+        "peak_learning_rate": options.rate,
         "seed": options.seed,
         "parameters": sum(p.numel() for p in model.parameters()),
         "files": len(texts),

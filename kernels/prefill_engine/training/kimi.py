@@ -18,6 +18,13 @@ from transformers import AttentionInterface, KimiLinearConfig, KimiLinearForCaus
 from transformers.models.kimi_linear import modeling_kimi_linear as modeling
 
 ATTENTION = "prefill_training"
+PIECES = (
+    "KimiLinearRMSNorm",
+    "KimiLinearRMSNormGated",
+    "KimiLinearForgetGate",
+    "KimiLinearMLP",
+    "KimiLinearExperts",
+)
 
 
 def build_model(config: dict[str, Any], seed: int) -> Any:
@@ -39,6 +46,15 @@ def install() -> None:
     module.KimiLinearExperts.forward = all_experts
     module.create_causal_mask = lambda **_: None
     module.create_recurrent_attention_mask = lambda **_: None
+
+
+def compile_pieces() -> None:
+    """Let torch.compile fuse many small products: 1.3 times the speed, a minute to start."""
+    module: Any = modeling
+    for piece in PIECES:
+        layer = getattr(module, piece)
+        layer.forward = torch.compile(layer.forward, dynamic=False)
+    module.causal_conv1d_fn = torch.compile(short_conv, dynamic=False)
 
 
 def kda(query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> tuple[Tensor, Tensor]:
