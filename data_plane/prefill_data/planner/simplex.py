@@ -1,0 +1,64 @@
+"""A dense two-phase simplex for the few variables of traffic shares; Bland's rule, so it ends."""
+
+import numpy as np
+
+from prefill_data.planner.curves import Floats
+
+TOLERANCE = 1e-9
+
+
+def minimise(cost: Floats, equalities: Floats, values: Floats) -> Floats | None:
+    """The x >= 0 with equalities @ x = values and least cost @ x; None if there is none.
+
+    Shapes `[n]`, `[r, n]`, `[r]` with values >= 0. The cost must be bounded below on the set.
+    """
+    rows, columns = equalities.shape
+    tableau = np.hstack([equalities, np.eye(rows), values[:, None]]).astype(np.float64)
+    basis = list(range(columns, columns + rows))
+    artificial = np.concatenate([np.zeros(columns), np.ones(rows)])
+    _pivot_to_optimum(tableau, basis, artificial, columns + rows)
+    if sum(tableau[r, -1] for r, b in enumerate(basis) if b >= columns) > TOLERANCE:
+        return None
+    _drive_out(tableau, basis, columns)
+    _pivot_to_optimum(tableau, basis, np.concatenate([cost, np.zeros(rows)]), columns)
+    solution = np.zeros(columns + rows)
+    solution[basis] = tableau[:, -1]
+    return solution[:columns]
+
+
+def _pivot_to_optimum(tableau: Floats, basis: list[int], cost: Floats, columns: int) -> None:
+    """Pivot until no column below `columns` lowers the cost."""
+    while True:
+        reduced = cost[:columns] - cost[basis] @ tableau[:, :columns]
+        entering = next((c for c in range(columns) if reduced[c] < -TOLERANCE), None)
+        if entering is None:
+            return
+        steps = [
+            (tableau[r, -1] / tableau[r, entering], basis[r], r)
+            for r in range(len(basis))
+            if tableau[r, entering] > TOLERANCE
+        ]
+        if not steps:
+            raise ArithmeticError("the cost has no lower bound")
+        smallest = min(step for step, _, _ in steps)
+        _, _, leaving = min(
+            (index, index, r) for step, index, r in steps if step <= smallest + TOLERANCE
+        )
+        _pivot(tableau, basis, leaving, entering)
+
+
+def _pivot(tableau: Floats, basis: list[int], row: int, column: int) -> None:
+    tableau[row] /= tableau[row, column]
+    for other in range(len(basis)):
+        if other != row:
+            tableau[other] -= tableau[other, column] * tableau[row]
+    basis[row] = column
+
+
+def _drive_out(tableau: Floats, basis: list[int], columns: int) -> None:
+    """Exchange artificial variables left in the basis at zero for real ones where possible."""
+    for row, index in enumerate(basis):
+        if index >= columns:
+            real = np.flatnonzero(np.abs(tableau[row, :columns]) > TOLERANCE)
+            if len(real):
+                _pivot(tableau, basis, row, int(real[0]))
