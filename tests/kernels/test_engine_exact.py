@@ -110,7 +110,7 @@ def drop_chunk(state):
 
 @pytest.mark.parametrize("options", [{"spoil": zero_layer}, {"spoil": drop_chunk}, {"until": 300}])
 def test_the_comparison_notices_a_wrong_state(checkpoint, options):
-    """A zeroed layer, a dropped chunk, a state advanced to N: each is far outside the bound."""
+    """A zeroed layer, a dropped chunk, a state advanced to N: each is outside the bound."""
     folder, model = checkpoint(2)
     tokens = prompt(2, 300, model.config.vocab_size)
     assert difference(folder, model, tokens)[1] <= TOLERANCE
