@@ -41,7 +41,10 @@ def verify_capability(worker_key: bytes, data: bytes, worker_id: str, now_ms: in
     tag, body = data[:TAG_BYTES], data[TAG_BYTES:]
     if not hmac.compare_digest(tag, _tag(worker_key, b"capability", body)):
         raise CapabilityError("the capability was not made by this worker")
-    capability = msgspec.msgpack.decode(body, type=Capability)
+    try:
+        capability = msgspec.msgpack.decode(body, type=Capability)
+    except msgspec.DecodeError:
+        raise CapabilityError("the capability is of a form this side does not know") from None
     if capability.worker_id != worker_id or not 1 <= capability.max_connections <= MAX_CONNECTIONS:
         raise CapabilityError(f"the capability is for worker {capability.worker_id}")
     if now_ms >= capability.expires_at_ms:

@@ -101,6 +101,8 @@ class ChunkHeader:
     def check(self) -> None:
         """Hold every size and range to its limit."""
         leaf = self.role is Role.LEAF_TABLE
+        if leaf and self.key_class is not KeyClass.STREAM:
+            raise IntegrityError(f"chunk {self.index}: a leaf table is never in the closing set")
         bounds = (
             ("chunk index", self.index, MAX_CHUNKS - 1),
             ("raw bytes", self.raw_bytes, MAX_LEAF_TABLE_BYTES if leaf else MAX_CHUNK_BYTES),

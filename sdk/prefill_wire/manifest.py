@@ -14,6 +14,7 @@ from prefill_wire.signing import SigningKey, verify_document
 from prefill_wire.tensors import Dtype, Layout, TensorSpec, tensor_kind
 
 _DOMAIN = "state manifest"
+CLOSE_KEY_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,8 @@ def verify_manifest(worker_public: bytes, signed: bytes) -> StateManifest:
         raise UnsupportedVersion(f"manifest of wire version {message.wire_version}")
     if len(message.tensors) > MAX_TENSORS:
         raise LimitExceeded.of("tensors in a manifest", len(message.tensors), MAX_TENSORS)
+    if len(message.close_key) != CLOSE_KEY_BYTES:
+        raise IntegrityError(f"the closing key has {len(message.close_key)} bytes, not 32")
     return StateManifest(
         offered_wire_versions=tuple(message.offered_wire_versions),
         offered_codecs=tuple(message.offered_codecs),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -23,7 +22,6 @@ from prefill_wire.errors import (
     IntegrityError,
     LimitExceeded,
     UnsupportedCodec,
-    WireError,
 )
 from prefill_wire.limits import MAX_CHUNKS, MAX_MANIFEST_BYTES, SEAL_OVERHEAD_BYTES
 from prefill_wire.manifest import StateManifest, verify_manifest
@@ -95,7 +93,7 @@ class StateReceiver:
         self._guard()
         try:
             self._accept(header, ciphertext)
-        except WireError:
+        except BaseException:
             self._refuse()
             raise
 
@@ -127,7 +125,11 @@ class StateReceiver:
         if header.codec.wire_name not in self._expected.offered_codecs:
             raise UnsupportedCodec(f"codec {header.codec.wire_name} was not offered")
         spec, out = self._range_of(header)
-        self._decode(header.codec, payload, spec, out)
+        try:
+            self._decode(header.codec, payload, spec, out)
+        except Exception as error:
+            # The seal held, so its maker coded it wrongly; a codec's own errors are not the wire's.
+            raise IntegrityError(f"chunk {header.index} does not decode: {error}") from error
         self.raw_bytes += spec.nbytes
 
     def _range_of(self, header: ChunkHeader) -> tuple[TensorSpec, np.ndarray]:
@@ -175,7 +177,7 @@ class StateReceiver:
         self._guard()
         try:
             state = self._close(sealed_manifest, receipt, now_ms)
-        except WireError:
+        except BaseException:
             self._refuse()
             raise
         self._spent = True
@@ -200,6 +202,8 @@ class StateReceiver:
             payload = open_chunk(manifest.close_key, expected.context, header, ciphertext)
             self._place(header, payload)
         self._waiting.clear()
+        if (bill.state_bytes_raw, bill.state_bytes_sent) != (self.raw_bytes, self.sent_bytes):
+            raise IdentityError("the receipt counts other bytes than came")
         return VerifiedState(manifest, bill, self._tensors)
 
     def _check_identity(self, manifest: StateManifest, bill: UsageReceipt, now_ms: int) -> None:
@@ -223,6 +227,8 @@ class StateReceiver:
             "receipt's request": (bill.request_id, context.request_id),
             "receipt's attempt": (bill.attempt, context.attempt),
             "receipt's tenant": (bill.tenant, context.tenant),
+            "receipt's fencing epoch": (bill.fencing_epoch, expected.fencing_epoch),
+            "receipt's model": (bill.model_fingerprint, expected.model_fingerprint),
             "receipt's worker": (bill.worker_id, expected.worker_id),
             "receipt's token count": (bill.token_count, expected.token_count),
             "receipt's root": (bill.root, manifest.root),
@@ -248,9 +254,12 @@ class StateReceiver:
             raise IntegrityError("the leaf table lists other chunks than these")
         if tuple(t.spec for t in manifest.tensors) != tuple(self._specs.values()):
             raise IdentityError("the manifest's tensors are not the model's")
+        codecs = {tensor.spec.key: tensor.codec for tensor in manifest.tensors}
         ranges: dict[Key, list[tuple[int, int]]] = {key: [] for key in self._specs}
         for index in range(last):
             header = self._headers[index]
+            if header.codec is not codecs[header.key]:
+                raise IntegrityError(f"chunk {index} is coded otherwise than the manifest says")
             ranges[header.key].append(
                 _tokens(header)
                 if header.kind in PER_TOKEN
@@ -304,7 +313,7 @@ def _check_buffers(specs: Mapping[Key, TensorSpec], buffers: Mapping[Key, np.nda
         if (
             array is None
             or array.shape != spec.shape
-            or array.nbytes != prod(spec.shape) * (spec.dtype.item_bytes)
+            or array.dtype != np.dtype(spec.dtype.numpy_name)
         ):
             raise IdentityError(f"buffer {key} must have shape {spec.shape}, {spec.dtype.name}")
         if not (array.flags.c_contiguous and array.flags.writeable):
