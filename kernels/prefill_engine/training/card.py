@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,13 @@ contained here, and the weights are released under Apache-2.0. Held out as whole
 with their SHA-256 in `heldout.json`: {held_out}.
 
 ## Training
-`{command}` on {hardware} (load average {load_average}): {wall_minutes:.0f} minutes, {steps:,}
-steps of 4,096 tokens, {tokens_seen:,} tokens at {tokens_per_second:,.0f} tokens/s, seed
-{seed}. Muon on matrices, AdamW on the rest, peak rate {peak_learning_rate}, experts balanced
-by the selection bias. The budget is wall time, so another machine gives other weights.
+On {hardware} (load average {load_average}), {threads} threads; Muon on matrices, AdamW on the
+rest, experts balanced by the selection bias. The budget is wall time, so another machine gives
+other weights. Windows of 1,024 tokens for the first 60% of a run, then of 4,096.
+
+| command | minutes | steps | of tokens | tokens | tokens/s | peak rate |
+|---|---|---|---|---|---|---|
+{stages}
 
 ## Figures (of this file, bf16 weights computed in fp32)
 | held-out files, first 4,096 tokens of each | |
@@ -120,7 +124,35 @@ def write_card(folder: Path) -> None:
     if held_out.exists():
         facts["held_out"] = ", ".join(f"`{name}`" for name in json.loads(held_out.read_text()))
     template = CODE_LM if held_out.exists() else MQAR
-    (folder / "README.md").write_text(template.format(**facts))
+    if held_out.exists():
+        facts["stages"] = "\n".join(stage(run) for run in (*metrics.get("earlier", ()), metrics))
+    blocks = template.format(**facts).split("\n\n")
+    (folder / "README.md").write_text("\n\n".join(wrapped(block) for block in blocks))
+
+
+def stage(run: dict[str, Any]) -> str:
+    """One run as a row of the training table."""
+    cells = (
+        f"`{run['command']}`",
+        f"{run['wall_minutes']:.0f}",
+        f"{run['steps']:,}",
+        f"{run['tokens_per_early_step']:,}, then {run['tokens_per_late_step']:,}",
+        f"{run['tokens_seen']:,}",
+        f"{run['tokens_per_second']:,}",
+        f"{run['peak_learning_rate']}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def wrapped(block: str) -> str:
+    """Refill a paragraph; headings keep their line, tables and the front matter stay."""
+    lines = block.split("\n")
+    if any(line.startswith(("|", "---")) for line in lines):
+        return block
+    headings = [line for line in lines if line.startswith("#")]
+    text = " ".join(line for line in lines if line and not line.startswith("#"))
+    filled = textwrap.wrap(text, 96, break_long_words=False, break_on_hyphens=False)
+    return "\n".join((*headings, *filled)) + "\n" * block.endswith("\n")
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from prefill_engine.training.record import run_facts
 from prefill_engine.training.shapes import Shape, make_config
 
 CONTEXT_TOKENS = 4096
-SHORT = (2, 1024)  # windows a step and their tokens in the first part, then one of 4,096
+SHORT = (4, 1024)  # windows a step and their tokens in the first part, then one of 4,096
 SHORT_SHARE = 0.6
 SHAPE = Shape(
     vocab_size=2048,
@@ -123,6 +124,14 @@ def held_out_loss(model: KimiLinearForCausalLM, tokenizer: Bpe, corpus: Corpus) 
     return {"nats_per_token": nats / tokens, "nats_per_byte": nats / size}
 
 
+def earlier_runs(start: Path | None) -> list[dict[str, Any]]:
+    """The metrics of the runs that this one goes on from, first run first."""
+    if start is None:
+        return []
+    metrics: dict[str, Any] = json.loads((start / "metrics.json").read_text())
+    return [*metrics.pop("earlier", ()), metrics]
+
+
 def main() -> None:
     """Train and export: `python -m prefill_engine.training.code_lm --out DIR`."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -154,6 +163,8 @@ def main() -> None:
         "training_loss_nats": done.loss,
         "reload_max_logit_difference": reload_difference(model, options.out, sample),
         "steps": done.steps,
+        "tokens_per_early_step": SHORT[0] * SHORT[1],
+        "tokens_per_late_step": CONTEXT_TOKENS,
         "tokens_seen": done.tokens,
         "tokens_per_second": round(done.tokens / seconds),
         "wall_minutes": round(seconds / 60, 1),
@@ -164,6 +175,7 @@ def main() -> None:
         "corpus_tokens": len(stream),
         "corpus_sha256": corpus.digest(),
         **run_facts("code_lm"),
+        "earlier": earlier_runs(options.start),
     }
     held_out = {source.name: source.sha256 for source in corpus.held_out}
     (options.out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")

@@ -8,8 +8,10 @@ the one whose greedy continuation has the most distinct tokens is written to dem
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +25,7 @@ from prefill_engine.training.kimi import kda
 
 CONTINUATION_TOKENS = 64
 PIECE_TOKENS = 2048
+LINES_APART = 5
 
 
 class Candidate(NamedTuple):
@@ -63,10 +66,8 @@ def read(model: Any, ids: list[int], cache: DynamicCache) -> int:
     return last
 
 
-def continue_greedily(model: Any, ids: list[int]) -> tuple[int, ...]:
-    """The 64 tokens after a prompt."""
-    cache = DynamicCache(config=model.config)
-    token = read(model, ids, cache)
+def continue_greedily(model: Any, token: int, cache: DynamicCache) -> tuple[int, ...]:
+    """The 64 tokens after the prompt in the cache, of which `token` is the first."""
     out = [token]
     while len(out) < CONTINUATION_TOKENS:
         token = read(model, [token], cache)
@@ -75,10 +76,18 @@ def continue_greedily(model: Any, ids: list[int]) -> tuple[int, ...]:
 
 
 def cut_points(ids: list[int], tokenizer: Tokenizer, at_least: int, count: int) -> list[int]:
-    """Prompt lengths of at least `at_least` tokens that end with a line, spread over the rest."""
-    ends = [n for n in range(at_least, len(ids)) if tokenizer.decode([ids[n - 1]]).endswith("\n")]
-    step = max(1, len(ends) // count)
-    return ends[::step][:count]
+    """The first `count` prompt lengths from `at_least` on, some lines apart, that end a line."""
+    ends = [n for n in range(at_least, len(ids)) if "\n" in tokenizer.decode([ids[n - 1]])]
+    return ends[::LINES_APART][:count]
+
+
+def continuations(model: Any, ids: list[int], cuts: list[int]) -> Iterator[tuple[int, ...]]:
+    """The greedy continuation at every cut; the text is read once."""
+    cache, start = DynamicCache(config=model.config), 0
+    for cut in cuts:
+        token = read(model, ids[start:cut], cache)
+        yield continue_greedily(model, token, copy.deepcopy(cache))
+        start = cut
 
 
 def describe(best: Candidate) -> dict[str, Any]:
@@ -100,14 +109,14 @@ def main() -> None:
     parser.add_argument("file", nargs="+", help="package:path/inside/site-packages.py")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=16_384)
-    parser.add_argument("--cuts", type=int, default=3)
+    parser.add_argument("--cuts", type=int, default=12)
     options = parser.parse_args()
     tokenizer = Tokenizer.from_file(str(options.checkpoint / "tokenizer.json"))
     model, tried = load(options.checkpoint), []
     for package, path in (name.split(":") for name in options.file):
         ids = tokenizer.encode(file_of(package, path).read_bytes().decode()).ids
-        for length in cut_points(ids, tokenizer, options.tokens, options.cuts):
-            tokens = continue_greedily(model, ids[:length])
+        cuts = cut_points(ids, tokenizer, options.tokens, options.cuts)
+        for length, tokens in zip(cuts, continuations(model, ids, cuts), strict=True):
             tried.append(Candidate(package, path, length, tokens))
             print(f"== {path} {length}/{len(ids)}, {tried[-1].distinct} distinct")  # noqa: T201
             print(tokenizer.decode(tokens), flush=True)  # noqa: T201
