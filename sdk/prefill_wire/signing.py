@@ -55,7 +55,9 @@ def verify_document(public_bytes: bytes, domain: str, signed: bytes, limit_bytes
         public.verify(parsed.signature, _message(domain, parsed.document))
     except (DecodeError, ValueError, InvalidSignature):
         raise IntegrityError(f"the signature of the {domain} does not hold") from None
-    # Repeated or unknown fields around a good signature would be a second form of one document.
+    # Repeated or unknown fields around a good signature would be a second form of one document;
+    # protobuf keeps unknown ones through a round trip unless told otherwise.
+    parsed.DiscardUnknownFields()
     if parsed.SerializeToString(deterministic=True) != signed:
         raise IntegrityError(f"the signed {domain} carries bytes that were not signed")
     return bytes(parsed.document)

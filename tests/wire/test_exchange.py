@@ -1,6 +1,5 @@
 """From producer to receiver: the whole state arrives, and nothing less ever does."""
 
-import random
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +7,6 @@ import pytest
 from prefill_wire.chunks import ChunkHeader, KeyClass
 from prefill_wire.errors import ChannelError, IdentityError, IntegrityError, WireError
 from prefill_wire.sealing import open_chunk
-
-MUTATIONS = 12_000
 
 
 def play(receiver, messages, manifest, receipt, now_ms):
@@ -108,62 +105,7 @@ def test_a_receiver_is_spent_after_a_refusal(make, now_ms):
         receiver.accept(exchange.chunks[0].header, exchange.chunks[0].ciphertext)
 
 
-def flip(data, dice):
-    changed = bytearray(data)
-    changed[dice.randrange(len(changed))] ^= 1 << dice.randrange(8)
-    return bytes(changed)
-
-
-def mutate(exchange, others, dice):
-    """One mutation of an exchange: messages, manifest and receipt that must be refused."""
-    messages, done = exchange.messages(), exchange.finished
-    manifest, receipt = done.sealed_manifest, done.receipt
-    other = dice.choice(others)
-    i, j = dice.sample(range(len(messages)), 2)
-    header, ciphertext = messages[i]
-    kind = dice.randrange(10)
-    if kind == 0:
-        messages[i] = (flip(header, dice), ciphertext)
-    elif kind == 1:
-        messages[i] = (header, flip(ciphertext, dice))
-    elif kind == 2:
-        messages[i] = (header, ciphertext[: dice.randrange(len(ciphertext))])
-    elif kind == 3:
-        del messages[i]
-    elif kind == 4:
-        messages[i] = (messages[j][0], ciphertext)
-    elif kind == 5:
-        messages[i] = other.messages()[i]
-    elif kind == 6:
-        manifest = dice.choice([flip(manifest, dice), manifest[: dice.randrange(len(manifest))]])
-    elif kind == 7:
-        receipt = dice.choice([flip(receipt, dice), receipt[: dice.randrange(len(receipt))]])
-    elif kind == 8:
-        manifest = other.finished.sealed_manifest
-    else:
-        receipt = other.finished.receipt
-    return messages, manifest, receipt
-
-
-def test_every_mutation_is_refused_and_leaves_nothing(make, now_ms):
-    exchange = make()
-    others = [make("b"), make(attempt=2), make(tenant="other"), make(request="c", model="n")]
-    dice = random.Random(1)
-    accepted = []
-    for number in range(MUTATIONS):
-        messages, manifest, receipt = mutate(exchange, others, dice)
-        receiver = exchange.receiver()
-        try:
-            play(receiver, messages, manifest, receipt, now_ms)
-        except WireError:
-            if receiver._spent:
-                assert not any(np.any(array) for array in receiver._tensors.values())
-        else:
-            accepted.append(number)
-    assert accepted == []
-
-
-def test_the_mutation_detector_fires(make, now_ms):
+def test_only_the_identity_checks_tell_another_models_state(make, now_ms):
     """With the binding checks taken out, splices from another model's state do get through."""
     exchange, done = make(), make().finished
 
