@@ -37,7 +37,10 @@ def threshold_grid(scenario: Scenario) -> Floats:
     """Thresholds in tokens; the last one keeps every prompt local unless the search is capped."""
     longest = max(cluster.lengths.longest_tokens for cluster in scenario.local_clusters)
     step, last = scenario.search.step_tokens, scenario.search.last_tokens
-    stop = longest + step if last is None else min(longest + step, last + step / 2)
+    stop = longest + step
+    # Without anybody to send prompts to, a cap on the threshold has no meaning.
+    if last is not None and scenario.prefill_clusters:
+        stop = min(stop, last + step / 2)
     return np.arange(0.0, stop, step)
 
 

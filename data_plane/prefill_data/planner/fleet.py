@@ -43,6 +43,7 @@ class Hardware:
     decode: DecodeCurve | None = None
     codec_states: Mapping[str, Curve] = field(default_factory=lambda: MappingProxyType({}))
     calibrated: tuple[str, ...] = ()
+    gpus: int = 1
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,11 @@ class Scenario:
             raise InvalidInputError(
                 "local_clusters", f"shares add up to {total:g}", "make the shares add up to 1"
             )
+
+    @property
+    def clusters(self) -> tuple[PrefillCluster | LocalCluster, ...]:
+        """Everything that is bought by the instance."""
+        return (*self.prefill_clusters, *self.local_clusters)
 
     def link(self, source: PrefillCluster, target: LocalCluster) -> Link | None:
         """The link to use, or None when there is none or residency forbids it."""

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from prefill_data.planner.demand import Demand, demand
 from prefill_data.planner.errors import InfeasibleError
 from prefill_data.planner.fleet import LocalCluster, Scenario
@@ -59,21 +61,26 @@ def homogeneous(scenario: Scenario, budget: int, price: dict[str, int]) -> tuple
     machines are counted). Each machine goes where it is the slowest cluster's: with rates that
     only grow with machines, this greedy choice is the best one.
     """
-    extra = {cluster.name: 0 for cluster in scenario.local_clusters}
-    rates = {c.name: _alone(c, scenario, 0) for c in scenario.local_clusters}
+    alone = without_remote(scenario, {})
+    tables = {c.name: t for c, t in zip(alone.local_clusters, demands_of(alone), strict=True)}
+    machines = {cluster.name: cluster.instances for cluster in alone.local_clusters}
+    rates = {c.name: _alone_rps(tables[c.name], c) for c in alone.local_clusters}
     while True:
-        slowest = min(scenario.local_clusters, key=lambda cluster: rates[cluster.name])
+        slowest = min(alone.local_clusters, key=lambda cluster: rates[cluster.name])
         if price[slowest.name] > budget or price[slowest.name] <= 0:
             break
         budget -= price[slowest.name]
-        extra[slowest.name] += 1
-        rates[slowest.name] = _alone(slowest, scenario, extra[slowest.name])
+        machines[slowest.name] += 1
+        grown = replace(slowest, instances=machines[slowest.name])
+        rates[slowest.name] = _alone_rps(tables[slowest.name], grown)
+    extra = {c.name: machines[c.name] - c.instances for c in alone.local_clusters}
     local = without_remote(scenario, extra)
     return local, solve(local)
 
 
-def _alone(cluster: LocalCluster, scenario: Scenario, extra: int) -> float:
-    """The fleet's rate if only this cluster limited it, without remote prefill."""
-    single = replace(cluster, instances=cluster.instances + extra, share=1.0)
-    alone = replace(scenario, prefill_clusters=(), links=(), local_clusters=(single,))
-    return solve_grid(alone, demand(alone, single)).lambda_rps / cluster.share
+def _alone_rps(table: Demand, cluster: LocalCluster) -> float:
+    """The fleet's rate if only this cluster, without remote prefill, limited it: its best split."""
+    n_p = np.arange(cluster.instances + 1)
+    prefill = n_p / float(table.short_seconds[-1])
+    decode = (cluster.instances - n_p) * table.decode_rps
+    return float(np.minimum(prefill, decode).max()) / cluster.share

@@ -1,0 +1,104 @@
+"""Files: plans, profiles and traces from disk or from what this package ships. The only I/O."""
+
+import gzip
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from prefill_data.planner import schema
+from prefill_data.planner.build import build
+from prefill_data.planner.errors import InvalidInputError
+from prefill_data.planner.fleet import Scenario
+from prefill_data.planner.lengths import Lengths
+from prefill_data.planner.trace import TraceRequest, trace_lengths
+
+PACKAGE = "prefill_data.planner"
+
+
+def load_plan(path: Path) -> tuple[schema.PlanFile, Scenario]:
+    """A plan file and its scenario; profile and trace paths are relative to the file."""
+    plan = schema.convert(_yaml(path.read_text(encoding="utf-8"), str(path)), schema.PlanFile)
+    return plan, scenario_of(plan, path.parent)
+
+
+def load_case(name: str) -> tuple[schema.PlanFile, Scenario]:
+    """A shipped example. Raises InvalidInputError that names the known ones."""
+    plan = schema.convert(_yaml(_shipped("cases", name), name), schema.PlanFile)
+    return plan, scenario_of(plan, Path())
+
+
+def scenario_of(plan: schema.PlanFile, folder: Path) -> Scenario:
+    """The scenario of a plan whose relative paths start in this folder."""
+    return build(
+        plan,
+        lambda name: load_profile(name, folder),
+        lambda workload: load_trace(folder / workload.path, workload),
+    )
+
+
+def load_profile(name: str, folder: Path) -> schema.ProfileFile:
+    """A profile by path when the name ends in .yaml, else a shipped one."""
+    if name.endswith((".yaml", ".yml")):
+        path = folder / name
+        return schema.convert(_yaml(path.read_text(encoding="utf-8"), name), schema.ProfileFile)
+    return schema.convert(_yaml(_shipped("profiles", name), name), schema.ProfileFile)
+
+
+def shipped(kind: str) -> list[str]:
+    """Names of the shipped `profiles` or `cases`."""
+    folder = resources.files(PACKAGE) / kind
+    names = (entry.name for entry in folder.iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def read_trace(path: Path) -> list[TraceRequest]:
+    """Requests of a JSON-lines trace (gzip if it ends in .gz). InvalidInputError names the line."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    requests = []
+    with opened(path, "rt", encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            requests.append(_request(line, f"{path.name} line {number}"))
+    return requests
+
+
+def load_trace(path: Path, workload: schema.TraceWorkload) -> Lengths:
+    """A trace's uncached lengths."""
+    return trace_lengths(read_trace(path), workload.block_tokens, reuse=workload.reuse)
+
+
+def _request(line: str, place: str) -> TraceRequest:
+    try:
+        record = json.loads(line)
+        request = TraceRequest(
+            int(record["input_length"]),
+            int(record["output_length"]),
+            tuple(record.get("hash_ids", ())),
+        )
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise InvalidInputError(
+            place, f"{error!r}", "a JSON object with input_length, output_length and hash_ids"
+        ) from error
+    if request.input_tokens < 1:
+        raise InvalidInputError(place, "input_length below 1", "drop empty requests")
+    return request
+
+
+def _shipped(kind: str, name: str) -> str:
+    known = shipped(kind)
+    if name not in known:
+        raise InvalidInputError(
+            kind.removesuffix("s"), f"{name!r} is not shipped", f"known: {', '.join(known)}"
+        )
+    return (resources.files(PACKAGE) / kind / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _yaml(text: str, place: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidInputError(place, f"not YAML: {error}", "check indentation and colons") from (
+            error
+        )
