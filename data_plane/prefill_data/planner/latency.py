@@ -251,7 +251,7 @@ def _quantile(flows: list[_Flow], waits: list[WaitingTime], level: float) -> flo
         float(flow.service_seconds.max()) + (len(wait.masses) + 1) * wait.step_seconds
         for flow, wait in zip(flows, waits, strict=True)
     )
-    for _ in range(50):
+    for _ in range(40):
         middle = (low + high) / 2
         if _cdf(flows, waits, middle) < level * (1 - 1e-12):
             low = middle

@@ -77,7 +77,7 @@ def _thresholds(answer: Answer, axes: "Axes") -> None:
         xlabel=f"threshold t of {local.name} (thousand tokens)",
         ylabel="requests/s",
         ylim=(0, top),
-        title="What each stage carries",
+        title=f"What each stage carries for {local.name}",
     )
     axes.legend(fontsize="small")
 
@@ -88,12 +88,13 @@ def _bandwidth(answer: Answer, axes: "Axes") -> None:
         return
     points = sweep(answer.scenario, Axis.BANDWIDTH_GBPS, BANDWIDTHS_GBPS)
     axes.semilogx([p.value for p in points], [p.lambda_rps for p in points], label="re-optimised")
-    for comparison, label in (
-        (answer.homogeneous, "local only, as many GPUs"),
-        (answer.equal_cost, "local only, same money"),
+    for comparison, label, colour in (
+        (answer.homogeneous, "local only, as many GPUs", "tab:green"),
+        (answer.equal_cost, "local only, same money", "tab:red"),
     ):
         if comparison:
-            axes.axhline(comparison.plan.lambda_rps, linestyle=":", label=label)
+            rate = comparison.plan.lambda_rps
+            axes.axhline(rate, linestyle=":", color=colour, label=label)
     axes.set(xlabel="link bandwidth (Gbit/s)", ylabel="requests/s", title="Rate against bandwidth")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize="small")

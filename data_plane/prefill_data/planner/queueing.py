@@ -14,6 +14,7 @@ The mean of the Allen-Cunneen form is beside it for comparison: it has no P90.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -49,15 +50,18 @@ class WaitingTime:
     masses: Floats
     wait_probability: float
 
-    @property
+    @cached_property
     def mean_seconds(self) -> float:
         return float(self.masses @ np.arange(len(self.masses))) * self.step_seconds
 
     def cdf(self, seconds: Floats) -> Floats:
         """P(W <= seconds), same shape. A lattice mass stands for the half steps around it."""
+        return np.interp(seconds, *self._table, left=0.0, right=1.0)
+
+    @cached_property
+    def _table(self) -> tuple[Floats, Floats]:
         places = np.concatenate(([0.0], (np.arange(len(self.masses)) + 0.5) * self.step_seconds))
-        values = np.concatenate(([1 - self.wait_probability], np.cumsum(self.masses)))
-        return np.interp(seconds, places, values, left=0.0, right=1.0)
+        return places, np.concatenate(([1 - self.wait_probability], np.cumsum(self.masses)))
 
     def plus(self, other: "WaitingTime") -> "WaitingTime":
         """The sum of two independent waits."""

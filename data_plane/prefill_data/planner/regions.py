@@ -94,7 +94,7 @@ def _most_even(scenario: Scenario, demands: Sequence[Demand], rate: float) -> tu
     """At the best rate, thresholds that leave local and remote prefill equally full."""
     best = _choices(scenario, demands, _Load(rate))
     low, high = 0.0, 1.0
-    for _ in range(30):
+    for _ in range(16):
         middle = (low + high) / 2
         found = _choices(scenario, demands, _Load(rate, middle))
         if found is None:

@@ -49,9 +49,9 @@ def _pivot_to_optimum(tableau: Floats, basis: list[int], cost: Floats, columns: 
 
 def _pivot(tableau: Floats, basis: list[int], row: int, column: int) -> None:
     tableau[row] /= tableau[row, column]
-    for other in range(len(basis)):
-        if other != row:
-            tableau[other] -= tableau[other, column] * tableau[row]
+    others = tableau[:, column].copy()
+    others[row] = 0.0
+    tableau -= np.outer(others, tableau[row])
     basis[row] = column
 
 
