@@ -61,11 +61,11 @@ def make_exchange(request="a", attempt=1, tenant="acme", model="m", tokens=range
     keys = AttemptKeys.derive(seed(f"secret {request} {attempt} {tenant}"), context)
     close = seed(f"close {request} {attempt} {tenant}")
     producer = StateProducer(context, ProducerKeys(keys, close, worker))
-    random = np.random.default_rng(list(seed(request + tenant)))
     specs = SCHEMA.tensors(N - 1)
-    state = {
-        s.key: random.integers(0, 255, s.nbytes, np.uint8).view(s.dtype.numpy_name) for s in specs
-    }
+    state = {}
+    for s in specs:
+        drawn = hashlib.shake_256(f"{request} {tenant} {s.key}".encode()).digest(s.nbytes)
+        state[s.key] = np.frombuffer(drawn, s.dtype.numpy_name)
     chunks = []
     for spec in specs:
         rows = state[spec.key].reshape(spec.shape)
