@@ -7,8 +7,9 @@ With `G` the running sum of `g` inside a chunk of C tokens (arXiv 2510.26692, se
     V' = U - W S;   O = (e^G q) S + A_qk V';   S' = diag(e^(G_C)) S + (e^(G_C - G) k)^T V'
 
 `e^(G_i - G_j)` is split into two factors around a reference point. Around the chunk's middle both
-stay finite in float32 while every exponent is below 80; beyond that the chunk is halved until each
-part has a reference of its own.
+stay finite in float32 while every exponent is below 80; we stop at 32, where products of two are
+still far from the denormal numbers (ten times slower on a CPU), and halve the chunk beyond it until
+each part has a reference of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-LEAF = 8  # rows of the smallest part
+LEAF = 4  # rows of the smallest part: exponents to 2 steps from its middle
+LEAF_STEP = 0.625  # strongest decay of a step there, of the limit: 20 in float32
 SMALLEST_CHUNK = 16
 SEGMENT_CHUNKS = 8  # chunks worked on at a time: bounds the scratch memory, reuses its pages
 
@@ -90,33 +92,35 @@ def _prepare(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor) -> _Chunk
     if _spans_little(middle, last - middle):
         offset = cumulative - middle
         up, down = offset.exp(), (-offset).exp()  # not 1 / up: its gradient overflows beyond 44
-        k_up, q_up, k_down = k * up, q * up, k * down
-        right = k_down.transpose(-1, -2)
-        a_kk, a_qk = k_up @ right, q_up @ right  # above the diagonal perhaps inf or nan
-        shift, rest = middle.exp(), (last - middle).exp()
-        k_in, q_in, k_out = k_up * shift, q_up * shift, k_down * rest
+        right = (k * down).transpose(-1, -2)
+        a_kk, a_qk = (k * up) @ right, (q * up) @ right
     else:
-        bounded = g.clamp_min(-_exponent_limit(g) * 2 / LEAF).cumsum(dim=-2)
-        a_kk, a_qk = _halved_scores(torch.stack((k, q)), k, bounded).unbind(0)
-        decay = cumulative.exp()
-        k_in, q_in, k_out = k * decay, q * decay, k * (last - cumulative).exp()
+        bounded = g.clamp_min(-LEAF_STEP * _limit(g)).cumsum(dim=-2)
+        a_kk, a_qk = _halved_scores(torch.stack((k, q), dim=-2), k, bounded).unbind(-2)
+    decay = _decay(cumulative)
+    k_in, q_in, k_out = k * decay, q * decay, k * _decay(last - cumulative)
     upper = torch.ones(a_kk.shape[-2:], dtype=torch.bool, device=k.device).triu()
     system = a_kk.masked_fill(upper, 0.0) * beta  # the solver takes the diagonal as ones
     right = torch.cat((k_in, v), dim=-1) * beta
     solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
     w, u = torch.split(solved, [k.shape[-1], v.shape[-1]], dim=-1)
     lower_qk = a_qk.masked_fill(upper.triu(1), 0.0)
-    return _Chunks(w, u, q_in, lower_qk, k_out, last.exp().transpose(-1, -2))
+    return _Chunks(w, u, q_in, lower_qk, k_out, _decay(last).transpose(-1, -2))
 
 
-def _exponent_limit(x: Tensor) -> float:
-    """Largest exponent allowed: float32 overflows at e^88.7 and loses bits below e^-87.3."""
-    return 600.0 if x.dtype == torch.float64 else 80.0
+def _limit(x: Tensor) -> float:
+    """Largest exponent used: e^-32 is nothing to float32, e^-240 to float64."""
+    return 240.0 if x.dtype == torch.float64 else 32.0
+
+
+def _decay(exponent: Tensor) -> Tensor:
+    """`e^x` for x <= 0, as good as nothing at the limit."""
+    return exponent.clamp_min(-_limit(exponent)).exp()
 
 
 def _spans_little(*exponents: Tensor) -> bool:
     """Whether every exponent stays within the limit."""
-    return all(float(x.detach().abs().max()) <= _exponent_limit(x) for x in exponents)
+    return all(float(x.detach().abs().max()) <= _limit(x) for x in exponents)
 
 
 def _middle(cumulative: Tensor) -> Tensor:
@@ -125,22 +129,28 @@ def _middle(cumulative: Tensor) -> Tensor:
 
 
 def _halved_scores(both: Tensor, k: Tensor, cumulative: Tensor) -> Tensor:
-    """Scores `[2, ..., R, R]` of keys and queries `[2, ..., R, K]` against keys `[..., R, K]`.
+    """Scores `[..., R, 2, R]` of keys and queries `[..., R, 2, K]` against keys `[..., R, K]`.
 
     The second half of the rows against the first takes the sum between them as its reference: both
     factors are <= 1. Each half by itself is halved again, down to LEAF rows; a step's decay is
     bounded so that these stay in range (e^-20 in float32, below the rounding of what it scales).
     """
-    offset = cumulative - _middle(cumulative)
-    half = k.shape[-2] // 2
-    if k.shape[-2] <= LEAF or _spans_little(offset):
-        return (both * offset.exp()) @ (k * (-offset).exp()).transpose(-1, -2)
-    early = k[..., :half, :] * (-offset[..., :half, :]).exp()
-    late = both[..., half:, :] * offset[..., half:, :].exp()
-    below = late @ early.transpose(-1, -2)
-    halves = (torch.unflatten(x, -2, (2, half)) for x in (both, k, cumulative))
-    above, beside = _halved_scores(*halves).unbind(-3)
-    return torch.cat((functional.pad(above, (0, half)), torch.cat((below, beside), dim=-1)), dim=-2)
+    rows, offset = k.shape[-2], cumulative - _middle(cumulative)
+    half = rows // 2
+    if rows <= LEAF or _spans_little(offset):
+        return _products(both, offset.exp(), k * (-offset).exp())
+    early = k[..., :half, :] * _decay(-offset[..., :half, :])
+    below = _products(both[..., half:, :, :], _decay(offset[..., half:, :]), early)
+    axes = ((both, -3), (k, -2), (cumulative, -2))
+    parts = (torch.unflatten(x, axis, (2, half)) for x, axis in axes)
+    above, beside = _halved_scores(*parts).unbind(-4)
+    return torch.cat((functional.pad(above, (0, half)), torch.cat((below, beside), dim=-1)), dim=-3)
+
+
+def _products(both: Tensor, decay: Tensor, keys: Tensor) -> Tensor:
+    """`[..., R, 2, K]`, decayed by `[..., R, K]`, times keys `[..., C, K]`: `[..., R, 2, C]`."""
+    left = (both * decay.unsqueeze(-2)).flatten(-3, -2)
+    return torch.unflatten(left @ keys.transpose(-1, -2), -2, (decay.shape[-2], 2))
 
 
 def _walk(chunks: _Chunks, state: Tensor) -> tuple[Tensor, Tensor]:
