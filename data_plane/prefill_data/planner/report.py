@@ -55,7 +55,7 @@ def document(answer: Answer) -> dict[str, Any]:
     result["break_even_price_micros_per_hour"] = answer.break_even_price_micros_per_hour
     result["purchases"] = [asdict(purchase) for purchase in answer.purchases]
     result["sensitivity"] = {
-        str(axis): [asdict(point) for point in points]
+        str(axis): [asdict(p) | {"thresholds_tokens": list(p.thresholds_tokens)} for p in points]
         for axis, points in answer.sensitivity.items()
     }
     result["advice"] = advice(answer)
