@@ -35,6 +35,10 @@ class ModelConfig:
     renormalize: bool
     routed_scale: float
     eps: float
+    dense_size: int
+    expert_size: int
+    shared_experts: int
+    context_tokens: int
 
     @property
     def row(self) -> int:
@@ -145,6 +149,10 @@ def _kimi_sizes(config: Mapping[str, Any]) -> ModelConfig:
         renormalize=either("moe_renormalize", "norm_topk_prob", True),
         routed_scale=config.get("routed_scaling_factor", 2.446),
         eps=config.get("rms_norm_eps", 1e-5),
+        dense_size=config["intermediate_size"],
+        expert_size=config.get("moe_intermediate_size", config["intermediate_size"]),
+        shared_experts=either("num_shared_experts", "n_shared_experts", 1),
+        context_tokens=int(either("model_max_length", "max_position_embeddings", 1 << 20)),
     )
 
 

@@ -21,7 +21,7 @@ class UnsupportedConfig(EngineError):
 
 
 class TokenOutOfRange(EngineError):
-    """A token id outside the vocabulary."""
+    """A token id outside the vocabulary, or a sequence that is empty or beyond the context."""
 
 
 class StateMismatch(EngineError):

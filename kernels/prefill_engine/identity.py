@@ -7,13 +7,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from blake3 import blake3
+from prefill_wire.identity import ModelIdentity
 
+from prefill_engine.checkpoint_folder import RESTORE, read_config, read_json, weight_files
 from prefill_engine.errors import CheckpointError
 
-RESTORE = "restore the file from the release"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 MAX_HEADER_BYTES = 100 * 1024 * 1024  # safetensors' own limit
 BLOCK_BYTES = 1 << 22
@@ -29,15 +30,20 @@ class CheckpointIdentity:
     tokenizer_fingerprint: bytes
     config: Mapping[str, Any]
 
+    def on_the_wire(self, profile: str, name: str | None = None) -> ModelIdentity:
+        """The identity that Open names, under a numerics profile; `name` is the served one."""
+        served = self.name if name is None else name
+        return ModelIdentity(served, self.fingerprint, self.tokenizer_fingerprint, profile)
+
 
 def identify(path: Path, cache_dir: Path | None = None) -> CheckpointIdentity:
     """Identity of a folder; with `cache_dir`, tensor digests are kept by path, size and mtime."""
     path = Path(path)
-    config = _json(path / "config.json")
+    config = read_config(path)
     digest = blake3(derive_key_context="prefill-cloud 2026 model fingerprint v1")
     digest.update(json.dumps(config, sort_keys=True, separators=(",", ":")).encode())
     tensors: dict[str, str] = {}
-    for file in _weight_files(path):
+    for file in weight_files(path):
         tensors.update(_file_digests(file, cache_dir))
     for name in sorted(tensors):
         digest.update(f"\n{name} {tensors[name]}".encode())
@@ -49,30 +55,6 @@ def identify(path: Path, cache_dir: Path | None = None) -> CheckpointIdentity:
     return CheckpointIdentity(name, path, digest.digest(), tokenizer.digest(), config)
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}", RESTORE) from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{file} is not a JSON object", RESTORE)
-    return value
-
-
-def _weight_files(path: Path) -> list[Path]:
-    index = path / "model.safetensors.index.json"
-    weights = _json(index).get("weight_map") if index.exists() else {"": "model.safetensors"}
-    if not isinstance(weights, dict) or not weights:
-        raise CheckpointError(f"{index} has no weight_map", RESTORE)
-    files = [path / str(name) for name in sorted(set(weights.values()))]
-    for file in files:
-        if file.parent != path:
-            raise CheckpointError(f"{index} names {file} outside the folder", RESTORE)
-        if not file.is_file():
-            raise CheckpointError(f"{file} is missing", RESTORE)
-    return files
-
-
 def _file_digests(file: Path, cache_dir: Path | None) -> dict[str, str]:
     if cache_dir is None:
         return _hash_file(file)
@@ -81,7 +63,7 @@ def _file_digests(file: Path, cache_dir: Path | None) -> dict[str, str]:
     kept = cache_dir / f"{key}.json"
     if kept.is_file():
         try:
-            return {str(k): str(v) for k, v in _json(kept).items()}
+            return {str(k): str(v) for k, v in read_json(kept).items()}
         except CheckpointError:
             kept.unlink(missing_ok=True)  # a torn cache entry is computed again
     digests = _hash_file(file)
@@ -103,17 +85,24 @@ def _hash_file(file: Path) -> dict[str, str]:
             header = json.loads(opened.read(size))
             header.pop("__metadata__", None)
             for name, entry in header.items():
-                start, end = entry["data_offsets"]
+                start, end = (8 + size + int(offset) for offset in entry["data_offsets"])
                 digest = blake3(f"{entry['dtype']} {entry['shape']}\n".encode())
-                opened.seek(8 + size + start)
-                left = end - start
-                while left > 0:
-                    block = opened.read(min(left, BLOCK_BYTES))
-                    if not block:
-                        raise CheckpointError(f"{file} ends inside tensor {name}", RESTORE)
-                    digest.update(block)
-                    left -= len(block)
+                if not _hash_range(opened, start, end, digest):
+                    raise CheckpointError(f"{file} ends inside tensor {name}", RESTORE)
                 digests[name] = digest.hexdigest()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{file} has no safetensors header: {error}", RESTORE) from error
     return digests
+
+
+def _hash_range(opened: BinaryIO, start: int, end: int, digest: blake3) -> bool:
+    """Feed the file's bytes from `start` to `end`; False when it ends before."""
+    opened.seek(start)
+    left = end - start
+    while left > 0:
+        block = opened.read(min(left, BLOCK_BYTES))
+        if not block:
+            return False
+        digest.update(block)
+        left -= len(block)
+    return True

@@ -44,10 +44,9 @@ class Mlp:
 class Experts:
     """Sigmoid-routed experts beside a shared one; tokens are sorted by expert."""
 
-    def __init__(
-        self, weights: Weights, prefix: str, c: ModelConfig, size: int, shared: int
-    ) -> None:
+    def __init__(self, weights: Weights, prefix: str, c: ModelConfig) -> None:
         self.c = c
+        size, shared = c.expert_size, c.shared_experts
         self.router = weights.take(f"{prefix}.gate.weight", c.experts, c.hidden)
         self.bias = weights.take(f"{prefix}.gate.e_score_correction_bias", c.experts)
         self.shared = Mlp(weights, f"{prefix}.shared_experts", c.hidden, size * shared)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from prefill_wire.tensors import TensorKind
 from torch import Tensor
 
+from prefill_engine.checkpoint_folder import read_config
 from prefill_engine.config import ModelConfig, parse_config
 from prefill_engine.layers import Experts, Feed, Kda, Mla, Mlp, rms_norm
-from prefill_engine.weights import Weights, read_config
+from prefill_engine.weights import Weights
 
 StateTensors = dict[tuple[int, TensorKind], Tensor]
 
@@ -21,11 +21,7 @@ class KimiLinear:
 
     def __init__(self, folder: Path) -> None:
         """Read a checkpoint folder; raises `CheckpointError` or `UnsupportedConfig`."""
-        raw = read_config(folder)
-        self.config = config = parse_config(raw)
-        self.max_tokens = int(
-            raw.get("model_max_length", raw.get("max_position_embeddings", 1 << 20))
-        )
+        self.config = config = parse_config(read_config(folder))
         weights, table = Weights(folder), (config.vocab_size, config.hidden)
         self.embedding = weights.take("model.embed_tokens.weight", *table)
         self.head = weights.take("lm_head.weight", *table)
@@ -37,7 +33,7 @@ class KimiLinear:
             prefix = f"model.layers.{index}"
             kind = Kda if index in config.kda_layers else Mla
             self.attention.append(kind(weights, f"{prefix}.self_attn", config))
-            self.feed.append(_feed(weights, prefix, config, raw, index))
+            self.feed.append(_feed(weights, prefix, config, index))
             names = ("input_layernorm", "post_attention_layernorm")
             first, second = (weights.take(f"{prefix}.{n}.weight", config.hidden) for n in names)
             self.norms.append((first, second))
@@ -65,10 +61,7 @@ class KimiLinear:
         return self.head @ hidden
 
 
-def _feed(
-    weights: Weights, prefix: str, config: ModelConfig, raw: dict[str, Any], index: int
-) -> Feed:
+def _feed(weights: Weights, prefix: str, config: ModelConfig, index: int) -> Feed:
     if index not in config.sparse_layers:
-        return Mlp(weights, f"{prefix}.mlp", config.hidden, raw["intermediate_size"])
-    shared = raw.get("num_shared_experts", raw.get("n_shared_experts", 1))
-    return Experts(weights, f"{prefix}.mlp", config, raw["moe_intermediate_size"], shared)
+        return Mlp(weights, f"{prefix}.mlp", config.hidden, config.dense_size)
+    return Experts(weights, f"{prefix}.mlp", config)

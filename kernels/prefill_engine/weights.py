@@ -2,46 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from prefill_engine.checkpoint_folder import RESTORE, weight_files
 from prefill_engine.errors import CheckpointError
-
-RESTORE = "restore the file from the release"
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """config.json of a folder."""
-    file = path / "config.json"
-    try:
-        config = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}", RESTORE) from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{file} is not a JSON object", RESTORE)
-    return config
-
-
-def weight_files(path: Path) -> list[Path]:
-    """The safetensors files of a folder: those of its index, or the only one."""
-    index = path / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.exists():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{index} cannot be read: {error}", RESTORE) from error
-    for name in names:
-        if Path(name).name != name:
-            raise CheckpointError(f"{index} names {name!r} outside the folder", RESTORE)
-        if not (path / name).is_file():
-            raise CheckpointError(f"{path / name} is missing", RESTORE)
-    return [path / name for name in names]
 
 
 def _canonical(name: str) -> str:
