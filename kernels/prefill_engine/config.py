@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from prefill_engine.errors import UnsupportedConfig
 
 KV_A_NORM_EPS = 1e-6  # the release's modelling code; vLLM takes 1e-5 here
 CONV_WIDTH = 4
+FOREIGN = (
+    "gate_lower_bound",
+    "attn_res_block_size",
+    "q_lora_rank",
+    "rope_scaling",
+    "quantization_config",
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class ModelConfig:
     expert_size: int
     shared_experts: int
     context_tokens: int
+    tied: bool
 
     @property
     def row(self) -> int:
@@ -64,7 +72,7 @@ def _refuse(name: str, value: object) -> None:
 
 
 def _check(config: Mapping[str, Any]) -> None:
-    for name in ("gate_lower_bound", "attn_res_block_size", "q_lora_rank", "rope_scaling"):
+    for name in FOREIGN:
         if config.get(name) is not None:
             _refuse(name, config[name])
     linear = config.get("linear_attn_config") or {}
@@ -74,6 +82,7 @@ def _check(config: Mapping[str, Any]) -> None:
         "hidden_act": "silu",
         "moe_router_activation_func": "sigmoid",
         "moe_layer_freq": 1,
+        "topk_method": "noaux_tc",
         "mla_use_nope": True,
         "attention_bias": False,
     }
@@ -88,9 +97,19 @@ def _check(config: Mapping[str, Any]) -> None:
         _refuse("short_conv_kernel_size", width)
 
 
+def _kinds(config: Mapping[str, Any], name: str, known: set[str], layers: int) -> list[str]:
+    kinds = list(config[name])
+    if len(kinds) != layers or not set(kinds) <= known:
+        raise UnsupportedConfig(
+            f"config {name}={kinds!r} does not give each of {layers} layers one of {sorted(known)}",
+            "correct the list",
+        )
+    return kinds
+
+
 def _kda_layers(config: Mapping[str, Any], layers: int) -> frozenset[int]:
     if config.get("layer_types"):
-        kinds = config["layer_types"]
+        kinds = _kinds(config, "layer_types", {"linear_attention", "full_attention"}, layers)
         return frozenset(i for i, kind in enumerate(kinds) if kind == "linear_attention")
     linear = config.get("linear_attn_config") or {}
     if "kda_layers" not in linear or "full_attn_layers" not in linear:
@@ -107,7 +126,7 @@ def _kda_layers(config: Mapping[str, Any], layers: int) -> frozenset[int]:
 
 def _sparse_layers(config: Mapping[str, Any], layers: int) -> frozenset[int]:
     if config.get("mlp_layer_types"):
-        kinds = config["mlp_layer_types"]
+        kinds = _kinds(config, "mlp_layer_types", {"dense", "sparse"}, layers)
         return frozenset(i for i, kind in enumerate(kinds) if kind == "sparse")
     return frozenset(range(config.get("first_k_dense_replace", 1), layers))
 
@@ -115,11 +134,30 @@ def _sparse_layers(config: Mapping[str, Any], layers: int) -> frozenset[int]:
 def _kimi_linear(config: Mapping[str, Any]) -> ModelConfig:
     try:
         _check(config)
-        return _kimi_sizes(config)
+        sizes = _kimi_sizes(config)
     except KeyError as missing:
         raise UnsupportedConfig(
             f"config.json lacks {missing.args[0]!r}", "restore it from the release"
         ) from None
+    _check_sizes(sizes)
+    return sizes
+
+
+def _check_sizes(sizes: ModelConfig) -> None:
+    """Every size is a whole number from 1 on, and those that depend on each other agree."""
+    for field in fields(sizes):
+        value = getattr(sizes, field.name)
+        if field.type == "int" and (type(value) is not int or value < 1):
+            raise UnsupportedConfig(f"the size {field.name} is {value!r}", "restore config.json")
+    if sizes.experts_per_token > sizes.experts:
+        raise UnsupportedConfig(
+            f"{sizes.experts_per_token} experts per token of {sizes.experts}", "restore config.json"
+        )
+    if sizes.experts % sizes.groups or sizes.top_groups > sizes.groups:
+        raise UnsupportedConfig(
+            f"{sizes.experts} experts in {sizes.groups} groups, {sizes.top_groups} used",
+            "restore config.json",
+        )
 
 
 def _kimi_sizes(config: Mapping[str, Any]) -> ModelConfig:
@@ -153,6 +191,7 @@ def _kimi_sizes(config: Mapping[str, Any]) -> ModelConfig:
         expert_size=config.get("moe_intermediate_size", config["intermediate_size"]),
         shared_experts=either("num_shared_experts", "n_shared_experts", 1),
         context_tokens=int(either("model_max_length", "max_position_embeddings", 1 << 20)),
+        tied=bool(config.get("tie_word_embeddings", False)),
     )
 
 

@@ -211,8 +211,9 @@ class StepEngine:
         for layer in self.schema.layers:
             spec = specs[layer.layer, layer.kind]
             array = tensors[spec.key]
-            if array.shape != spec.shape or array.dtype.itemsize != spec.dtype.item_bytes:
-                message = f"layer {spec.layer} {spec.kind.name} is {array.shape}, not {spec.shape}"
+            if array.shape != spec.shape or array.dtype != np.dtype(spec.dtype.numpy_name):
+                found = f"{array.dtype} {array.shape}, not {spec.dtype.numpy_name} {spec.shape}"
+                message = f"layer {spec.layer} {spec.kind.name} is {found}"
                 raise StateMismatch(message, "load a state of this model and token count")
             target = _empty(layer, capacity_tokens)
             rows = target[:state_tokens] if layer.kind in PER_TOKEN else target

@@ -24,7 +24,8 @@ class KimiLinear:
         self.config = config = parse_config(read_config(folder))
         weights, table = Weights(folder), (config.vocab_size, config.hidden)
         self.embedding = weights.take("model.embed_tokens.weight", *table)
-        self.head = weights.take("lm_head.weight", *table)
+        untied = not config.tied or weights.has("lm_head.weight")
+        self.head = weights.take("lm_head.weight", *table) if untied else self.embedding
         self.norm = weights.take("model.norm.weight", config.hidden)
         self.attention: list[Kda | Mla] = []
         self.feed: list[Feed] = []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as _Tokenizer
 
+from prefill_engine.checkpoint_folder import RESTORE
 from prefill_engine.errors import CheckpointError
 
 
@@ -25,8 +26,11 @@ class Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """The tokenizer of a folder."""
+    """The tokenizer of a folder; `CheckpointError` when it has none that can be read."""
     file = Path(path) / "tokenizer.json"
     if not file.is_file():
-        raise CheckpointError(f"{file} is missing", "restore the file from the release")
-    return Tokenizer(_Tokenizer.from_file(str(file)))
+        raise CheckpointError(f"{file} is missing", RESTORE)
+    try:
+        return Tokenizer(_Tokenizer.from_file(str(file)))
+    except Exception as error:  # the library raises this very class
+        raise CheckpointError(f"{file} cannot be read: {error}", RESTORE) from error
