@@ -10,6 +10,7 @@ PrefillCloudError
   BudgetExhaustedError      the money set for this is used up
   ConflictError             another request has this idempotency key, or a newer attempt exists
   CapacityError             the cloud has no room for now
+    UseLocalError           the cloud advises to prefill locally; nothing was charged
   UnavailableError          datacenter, worker or network cannot be reached
   DeadlineExceededError     the time is over
   CancelledRequestError     the caller gave up
@@ -20,18 +21,36 @@ PrefillCloudError
 
 from __future__ import annotations
 
-from prefill_wire.status import STATUS_TABLE, StatusCode
+from prefill_wire.errors import WireError
+from prefill_wire.status import STATUS_TABLE, Disposition, StatusCode
 
 
 class PrefillCloudError(Exception):
-    """The root: `code` for machines, `message` and `remedy` for people, `request_id` to quote."""
+    """The root: `code` for machines, `message` and `remedy` for people, `request_id` to quote.
 
-    def __init__(self, code: StatusCode, message: str, request_id: str = "") -> None:
+    `retry_after_ms` is what the cloud asked for, 0 when it named no time.
+    """
+
+    def __init__(
+        self,
+        code: StatusCode,
+        message: str,
+        request_id: str = "",
+        *,
+        remedy: str = "",
+        retry_after_ms: int = 0,
+    ) -> None:
         self.code = code
         self.message = message
         self.request_id = request_id
-        self.remedy = STATUS_TABLE[code].remedy
+        self.remedy = remedy or STATUS_TABLE[code].remedy
+        self.retry_after_ms = retry_after_ms
         super().__init__(f"{message} {self.remedy}".strip())
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether a session with `fallback="availability"` prefills locally instead of raising."""
+        return STATUS_TABLE[self.code].disposition is Disposition.FALLBACK
 
 
 class AuthenticationError(PrefillCloudError):
@@ -70,6 +89,19 @@ class CapacityError(PrefillCloudError):
     """The cloud has no room for this request now."""
 
 
+class UseLocalError(CapacityError):
+    """The cloud advises to prefill this prompt locally: `reason` is its word. Nothing is charged.
+
+    It stands in for the outcome `UseLocal` of Open, which is no failure and has no code.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        remedy = "Prefill locally, as a session does."
+        message = f"the cloud advises local prefill: {reason}."
+        super().__init__(StatusCode.CAPACITY_EXHAUSTED, message, remedy=remedy)
+
+
 class UnavailableError(PrefillCloudError):
     """Datacenter, worker or network cannot be reached."""
 
@@ -94,7 +126,31 @@ class InternalError(PrefillCloudError):
     """A fault of ours."""
 
 
+def _class_of(code: StatusCode) -> type[PrefillCloudError]:
+    by_name = {kind.__name__: kind for kind in PrefillCloudError.__subclasses__()}
+    return by_name[STATUS_TABLE[code].exception]
+
+
 def error_for(code: StatusCode, message: str, request_id: str = "") -> PrefillCloudError:
     """The exception that the status table names for a code."""
-    by_name = {kind.__name__: kind for kind in PrefillCloudError.__subclasses__()}
-    return by_name[STATUS_TABLE[code].exception](code, message, request_id)
+    return _class_of(code)(code, message, request_id)
+
+
+def refusal(
+    code: StatusCode, message: str, request_id: str, *, remedy: str, retry_after_ms: int
+) -> PrefillCloudError:
+    """The exception for a refusal that the cloud explained itself."""
+    words = {"remedy": remedy} if remedy else {}
+    return _class_of(code)(code, message, request_id, retry_after_ms=retry_after_ms, **words)
+
+
+def refused_by_wire(error: WireError, request_id: str) -> PrefillCloudError:
+    """The exception for what the wire refused of the cloud's bytes.
+
+    A limit or a field that the *cloud* broke is no mistake of the caller's: it counts as an
+    integrity failure, from which a session falls back.
+    """
+    code = error.code
+    if STATUS_TABLE[code].disposition is Disposition.ERROR:
+        code = StatusCode.INTEGRITY_FAILURE
+    return error_for(code, f"{error.message}.", request_id)

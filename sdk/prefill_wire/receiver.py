@@ -270,6 +270,11 @@ class StateReceiver:
             if not _tiles(ranges[key], total):
                 raise IntegrityError(f"the chunks of layer {key[0]} leave a gap or overlap")
 
+    def abandon(self) -> None:
+        """Give the state up: zero the buffers and take nothing more, unless it was handed out."""
+        if not self._spent:
+            self._refuse()
+
     def _leaves(self) -> list[tuple[bytes, bytes]]:
         try:
             table = prefill_pb2.LeafTable.FromString(self._table or b"")
