@@ -1,6 +1,7 @@
 """One small cloud on this machine: keys, certificates, settings and processes put together."""
 
 import json
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from prefill_stack.supervisor import Child, ProcessPlan, Supervisor, check_port_
 CERTIFICATE_MS = 30 * 24 * 3600 * 1000
 CLOCK_SKEW_MS = 300_000
 CLOUD_FILE = "cloud.json"
+FLEET_TOKEN_FILE = "fleet.token"  # noqa: S105 (the name of a file)
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def begin_cloud(supervisor: Supervisor, plan: CloudPlan) -> Starting:
                 "name a Hugging Face checkpoint folder, as NAME=FOLDER",
             )
     private_directory(plan.directory)
+    write_private(plan.directory / FLEET_TOKEN_FILE, secrets.token_bytes(32).hex().encode())
     control = SigningKey.generate()
     return Starting(plan, control, launch_workers(supervisor, plan, control))
 
@@ -137,6 +140,7 @@ def _worker_plan(plan: CloudPlan, name: str, control: SigningKey) -> ProcessPlan
         "PREFILL_WORKER_KEY_FILE": str(write_private(home / "worker.seed", key.seed())),
         "PREFILL_WORKER_CERTIFICATE_FILE": str(write_private(home / "worker.certificate", signed)),
         "PREFILL_SPILL_DIR": str(private_directory(home / "spill")),
+        "PREFILL_FLEET_TOKEN_FILE": str(plan.directory / FLEET_TOKEN_FILE),
         **plan.worker_settings,
     }
     return ProcessPlan(name, "prefill_data.worker", settings, plan.directory / f"{name}.log")
@@ -154,6 +158,7 @@ def _gateway_plan(
         "PREFILL_WORKERS": ",".join(workers),
         "PREFILL_KEY_FILE": str(write_key_file(home / "keys.json", list(keys))),
         "PREFILL_SPOOL_DIR": str(private_directory(home / "spool")),
+        "PREFILL_FLEET_TOKEN_FILE": str(plan.directory / FLEET_TOKEN_FILE),
         "PREFILL_CONTROL_PUBLIC_KEY": control_public_key.hex(),
         **plan.gateway_settings,
     }

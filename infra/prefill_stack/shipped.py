@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 
 from prefill_stack.errors import NotConfigured
@@ -32,14 +32,13 @@ def checkpoint(name: str) -> Path:
 
 
 def demo_prompt() -> DemoPrompt:
-    """The code LM's demo prompt, as its demo_prompt.json describes it."""
-    folder = checkpoint(CODE_LM)
-    facts = json.loads((folder / "demo_prompt.json").read_text(encoding="utf-8"))
-    package = Path(str(resources.files("prefill_engine")))
-    candidates = [folder / facts["path"], package / facts["path"], package.parent / facts["path"]]
-    found = next((path for path in candidates if path.is_file()), None)
-    if found is None:
+    """The demo's prompt: a file of a pinned dependency, as demo_prompt.json describes it."""
+    facts = json.loads((checkpoint(CODE_LM) / "demo_prompt.json").read_text(encoding="utf-8"))
+    package, path = facts["package"], facts["path"]
+    found = Path(str(metadata.distribution(package).locate_file(path)))
+    if not found.is_file():
         raise NotConfigured(
-            f"the demo's source file {facts['path']} is missing", "clone the whole repository"
+            f"the demo's source file {path} of {package} {facts['version']} is missing",
+            "run `make setup`: the pinned version of it belongs to this installation",
         )
-    return DemoPrompt(found, facts["sha256"], int(facts.get("prompt_tokens", 0)))
+    return DemoPrompt(found, facts["sha256"], int(facts["prompt_tokens"]))

@@ -14,7 +14,7 @@ def test_records_come_back_in_order(tmp_path: Path) -> None:
     spool.append(b"one")
     spool.append(b"two")
     spool.close()
-    assert Spool(tmp_path / "s").records == [b"one", b"two"]
+    assert Spool(tmp_path / "s").found == [b"one", b"two"]
 
 
 def test_a_tail_torn_at_any_byte_is_cut(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_a_tail_torn_at_any_byte_is_cut(tmp_path: Path) -> None:
         path.write_bytes(data[:size])
         healed = Spool(path)
         healed.close()
-        assert healed.records == [b"one"]
+        assert healed.found == [b"one"]
         assert path.stat().st_size == whole
 
 
@@ -56,5 +56,6 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(DataPlaneError) as refused:
         spool.append(b"one")
     assert refused.value.code == "STORAGE_EXHAUSTED"
-    assert spool.records == []
+    spool.close()
+    assert Spool(tmp_path / "s").found == []
     assert (tmp_path / "s").stat().st_size == 0

@@ -44,12 +44,18 @@ class ServedModel(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     VOCAB_SIZE_FIELD_NUMBER: _builtins.int
     CODECS_FIELD_NUMBER: _builtins.int
+    STATE_BYTES_FIXED_FIELD_NUMBER: _builtins.int
+    STATE_BYTES_PER_TOKEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     fingerprint: _builtins.bytes
     tokenizer_fingerprint: _builtins.bytes
     numerics_profile: _builtins.str
     max_tokens: _builtins.int
     vocab_size: _builtins.int
+    state_bytes_fixed: _builtins.int
+    """of every state, uncompressed"""
+    state_bytes_per_token: _builtins.int
+    """a receipt that counts other bytes is refused"""
     @_builtins.property
     def codecs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -62,10 +68,12 @@ class ServedModel(_message.Message):
         max_tokens: _builtins.int = ...,
         vocab_size: _builtins.int = ...,
         codecs: _abc.Iterable[_builtins.str] | None = ...,
+        state_bytes_fixed: _builtins.int = ...,
+        state_bytes_per_token: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "fingerprint", b"fingerprint", "max_tokens", b"max_tokens", "name", b"name", "numerics_profile", b"numerics_profile", "tokenizer_fingerprint", b"tokenizer_fingerprint", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["codecs", b"codecs", "fingerprint", b"fingerprint", "max_tokens", b"max_tokens", "name", b"name", "numerics_profile", b"numerics_profile", "state_bytes_fixed", b"state_bytes_fixed", "state_bytes_per_token", b"state_bytes_per_token", "tokenizer_fingerprint", b"tokenizer_fingerprint", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ Record: u32 body length | 32 bytes BLAKE3 of the body | body. A torn last record
 at start: it was never acknowledged, so its manifest was never released.
 """
 
+import fcntl
 import os
 import struct
 from pathlib import Path
@@ -14,16 +15,39 @@ from prefill_wire.status import StatusCode
 from prefill_data.errors import DataPlaneError
 
 MAX_RECORD_BYTES = 1024 * 1024
+SPOOL_FILE = "receipts.spool"
 _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 32
 
 
+class SpoolLost(DataPlaneError):
+    """Whether the last record is on disk is unknown: the process has to end and read it again."""
+
+    def __init__(self, path: Path, why: str | None) -> None:
+        super().__init__(
+            StatusCode.STORAGE_EXHAUSTED,
+            f"the disk of {path.name} failed: {why}",
+            "claim again once the gateway is back; operators: check the disk",
+        )
+
+
 class Spool:
-    """One append-only file, owned by one gateway process."""
+    """One append-only file, owned by one gateway process; `append` may run in any one thread."""
 
     def __init__(self, path: Path) -> None:
+        """Reads and heals the file; refuses one that another process holds or that is damaged."""
+        self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.records, self._end_bytes = _read(path.read_bytes(), path)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise DataPlaneError(
+                StatusCode.INTERNAL,
+                f"{path} is held by another gateway",
+                "give each gateway a PREFILL_SPOOL_DIR of its own",
+            ) from None
+        self.found, self._end_bytes = _read(path.read_bytes(), path)
         os.ftruncate(self._file, self._end_bytes)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
@@ -32,7 +56,10 @@ class Spool:
             os.close(folder)
 
     def append(self, body: bytes) -> None:
-        """Returns once `body` is on disk; raises STORAGE_EXHAUSTED and leaves no part of it."""
+        """Returns once `body` is on disk; raises STORAGE_EXHAUSTED and leaves no part of it.
+
+        After a failed fsync nobody knows what is on disk: `SpoolLost`, and no append after it.
+        """
         if len(body) > MAX_RECORD_BYTES:
             raise DataPlaneError(
                 StatusCode.STORAGE_EXHAUSTED,
@@ -41,7 +68,6 @@ class Spool:
         record = _LENGTH.pack(len(body)) + blake3(body).digest() + body
         try:
             _write_all(self._file, record, self._end_bytes)
-            os.fsync(self._file)
         except OSError as error:
             os.ftruncate(self._file, self._end_bytes)
             raise DataPlaneError(
@@ -49,12 +75,21 @@ class Spool:
                 f"the receipt spool cannot be written: {error.strerror}",
                 "free space in PREFILL_SPOOL_DIR and claim again",
             ) from error
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise SpoolLost(self._path, error.strerror) from error
         self._end_bytes += len(record)
-        self.records.append(body)
 
     def close(self) -> None:
         """Closes the file; every appended record is already durable."""
         os.close(self._file)
+
+
+def read_receipts(folder: Path) -> list[bytes]:
+    """The whole records of a spool folder, without owning it: a torn tail is left out."""
+    path = folder / SPOOL_FILE
+    return _read(path.read_bytes(), path)[0] if path.exists() else []
 
 
 def _write_all(file: int, record: bytes, at_bytes: int) -> None:

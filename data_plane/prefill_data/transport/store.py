@@ -3,6 +3,7 @@
 import asyncio
 import os
 import tempfile
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,10 @@ class _Kept:
 
 
 class ChunkStore:
-    """Append-only by index; a retransmission serves the very ciphertext that was sealed."""
+    """Append-only by index; a retransmission serves the very ciphertext that was sealed.
+
+    One thread adds; readers and everything else belong to the event loop, which `announce` tells.
+    """
 
     def __init__(self, memory_bound_bytes: int, spill_dir: Path) -> None:
         self._bound_bytes = memory_bound_bytes
@@ -39,26 +43,37 @@ class ChunkStore:
 
     def add(self, header: ChunkHeader, ciphertext: bytes) -> None:
         """Keeps the next chunk; raises STORAGE_EXHAUSTED when the spill disk is full."""
+        if self.failure is not None:
+            raise self.failure
         size = len(ciphertext)
         if self.memory_bytes + size <= self._bound_bytes:
             self._kept.append(_Kept(header, ciphertext, 0, size))
             self.memory_bytes += size
         else:
             self._kept.append(_Kept(header, None, self._spill(ciphertext), size))
-        self._wake()
+
+    def announce(self) -> None:
+        """Wakes the connections that wait for what was added."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def finish(self) -> None:
         """No chunk follows."""
         self.finished = True
-        self._wake()
+        self.announce()
 
     def fail(self, error: DataPlaneError) -> None:
-        """The attempt died; waiting connections are told."""
-        self.failure = error
-        self._wake()
+        """The attempt is over without a state; waiting connections are told. Frees everything."""
+        if self.failure is None:
+            self.failure = error
+        self.finished = False
+        self.close()
+        self.announce()
 
     def read(self, index: int) -> tuple[ChunkHeader, bytes]:
         """Header and ciphertext of a kept chunk."""
+        if self.failure is not None:
+            raise self.failure
         kept = self._kept[index]
         if kept.memory is not None:
             return kept.header, kept.memory
@@ -67,9 +82,9 @@ class ChunkStore:
         data = os.pread(self._file, kept.size_bytes, kept.offset_bytes)
         return kept.header, data
 
-    async def changed(self) -> None:
-        """Waits for the next chunk, the finish or the failure."""
-        await self._changed.wait()
+    def changed(self) -> Awaitable[object]:
+        """Awaits whatever is announced after this call: a chunk, the finish or the failure."""
+        return self._changed.wait()
 
     def close(self) -> None:
         """Frees memory and disk; the spill file has no name, so a kill frees it too."""
@@ -96,7 +111,3 @@ class ChunkStore:
         offset = self._file_bytes
         self._file_bytes += len(ciphertext)
         return offset
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()

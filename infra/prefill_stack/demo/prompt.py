@@ -18,7 +18,7 @@ def read_prompt() -> list[int]:
     if digest != facts.sha256:
         raise StackError(
             f"{facts.path} has SHA-256 {digest}, committed is {facts.sha256}",
-            "restore the file: git checkout -- kernels",
+            "run `make setup`: the pinned version of that package has the right one",
         )
     tokens = load_tokenizer(shipped.checkpoint(shipped.CODE_LM)).encode(content.decode("utf-8"))
     wanted = facts.tokens or len(tokens)

@@ -1,0 +1,156 @@
+"""Claim: hold the worker's receipt to what was admitted, make it durable, then release."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from prefill_fleet.pb import fleet_pb2
+from prefill_wire.pb import prefill_pb2
+from prefill_wire.receipt import UsageReceipt, verify_receipt
+from prefill_wire.status import StatusCode
+
+from prefill_data.errors import DataPlaneError
+from prefill_data.failpoints import Failpoints
+from prefill_data.gateway.requests import Admitted, GatewayAttempt
+from prefill_data.metering.record import BilledAttempt, price_micros
+from prefill_data.metering.spool import Spool
+
+Key = tuple[str, str, int]  # tenant, request, attempt
+
+
+class Claims:
+    """Delivered and billed are one event: no manifest leaves before its receipt is on disk."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        price_micros_per_million_tokens: int,
+        failpoints: Failpoints,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._spool, self._price = spool, price_micros_per_million_tokens
+        self._failpoints, self._now_ms = failpoints, now_ms
+        # One thread: records are appended one at a time, and an fsync holds up no loop.
+        self._disk = ThreadPoolExecutor(1, "spool")
+        found = [BilledAttempt.decode(body) for body in spool.found]
+        self._billed: dict[Key, BilledAttempt] = {_key(billed): billed for billed in found}
+        spool.found.clear()
+        self.expire(now_ms())
+
+    def billed(self, tenant: str, asked: prefill_pb2.ClaimRequest) -> BilledAttempt | None:
+        """What this claim was answered before, perhaps by a run of this gateway that died."""
+        billed = self._billed.get((tenant, asked.request_id, asked.attempt))
+        if billed is None:
+            return None
+        if (asked.root, asked.chunk_count) != (billed.root, billed.chunk_count):
+            raise _mismatch(asked)
+        if self._now_ms() >= billed.expires_at_ms:
+            raise DataPlaneError(
+                StatusCode.LEASE_EXPIRED, f"the lease of {asked.request_id} is over"
+            )
+        return billed
+
+    async def claim(
+        self, attempt: GatewayAttempt, asked: prefill_pb2.ClaimRequest
+    ) -> BilledAttempt:
+        """Bill once; whoever claims the same attempt at the same time gets the same answer."""
+        admitted = attempt.admitted
+        finished = await self._finished(attempt)
+        async with attempt.claiming:
+            known = self.billed(admitted.tenant, asked)
+            if known is not None:
+                return known
+            if (asked.root, asked.chunk_count) != (finished.root, finished.chunk_count):
+                raise _mismatch(asked)
+            receipt = verify_receipt(admitted.certificate.public_key, finished.receipt)
+            check_receipt(receipt, admitted, finished.root)
+            billed = self._bill(admitted, finished)
+            self._failpoints.hit("gateway.claim.before_durable")
+            # Shielded: a caller that leaves now must not leave the record half known.
+            await asyncio.shield(self._make_durable(billed))
+        self._failpoints.hit("gateway.claim.before_release")
+        return billed
+
+    async def _make_durable(self, billed: BilledAttempt) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._disk, self._spool.append, billed.encode())
+        self._failpoints.hit("gateway.claim.after_durable")
+        self._billed[_key(billed)] = billed
+
+    async def _finished(self, attempt: GatewayAttempt) -> fleet_pb2.RunFinished:
+        """The worker's last word; an SDK may hold every chunk a moment before it is here."""
+        left_ms = attempt.admitted.deadline_at_ms - self._now_ms()
+        try:
+            async with asyncio.timeout(max(0, left_ms) / 1000):
+                return await asyncio.shield(attempt.finished)
+        except TimeoutError:
+            raise DataPlaneError(
+                StatusCode.DEADLINE_EXCEEDED, "the prefill is not finished by the deadline"
+            ) from None
+
+    def _bill(self, admitted: Admitted, finished: fleet_pb2.RunFinished) -> BilledAttempt:
+        return BilledAttempt(
+            request_id=admitted.request_id,
+            attempt=admitted.attempt,
+            tenant=admitted.tenant,
+            key_id=admitted.key_id,
+            root=finished.root,
+            chunk_count=finished.chunk_count,
+            sealed_manifest=finished.sealed_manifest,
+            receipt=finished.receipt,
+            amount_micros=price_micros(admitted.token_count, self._price),
+            expires_at_ms=admitted.expires_at_ms,
+        )
+
+    def expire(self, now_ms: int) -> None:
+        """Forget manifests whose lease is over; their receipts stay in the spool."""
+        live = {k: b for k, b in self._billed.items() if now_ms < b.expires_at_ms}
+        self._billed = live
+
+    def close(self) -> None:
+        """Finish what is being written."""
+        self._disk.shutdown()
+        self._spool.close()
+
+
+def check_receipt(receipt: UsageReceipt, admitted: Admitted, root: bytes) -> None:
+    """RECEIPT_REFUSED unless the worker bills what was admitted, and nothing else."""
+    model, certificate = admitted.model, admitted.certificate
+    state_bytes = model.state_bytes_fixed + model.state_bytes_per_token * (admitted.token_count - 1)
+    pairs = {
+        "request": (receipt.request_id, admitted.request_id),
+        "attempt": (receipt.attempt, admitted.attempt),
+        "fencing epoch": (receipt.fencing_epoch, admitted.fencing_epoch),
+        "tenant": (receipt.tenant, admitted.tenant),
+        "key": (receipt.key_id, admitted.key_id),
+        "model": (receipt.model, model.name),
+        "fingerprint": (receipt.model_fingerprint, model.fingerprint),
+        "worker": (receipt.worker_id, certificate.worker_id),
+        "datacenter": (receipt.datacenter, certificate.datacenter),
+        "token count": (receipt.token_count, admitted.token_count),
+        "state bytes": (receipt.state_bytes_raw, state_bytes),
+        "root": (receipt.root, root),
+    }
+    for thing, (billed, wanted) in pairs.items():
+        if billed != wanted:
+            raise DataPlaneError(
+                StatusCode.RECEIPT_REFUSED, f"the worker's receipt names another {thing}"
+            )
+    if receipt.cached_tokens > receipt.token_count:
+        raise DataPlaneError(
+            StatusCode.RECEIPT_REFUSED,
+            f"{receipt.cached_tokens} cached tokens of {receipt.token_count}",
+        )
+
+
+def _key(billed: BilledAttempt) -> Key:
+    return billed.tenant, billed.request_id, billed.attempt
+
+
+def _mismatch(asked: prefill_pb2.ClaimRequest) -> DataPlaneError:
+    return DataPlaneError(
+        StatusCode.ROOT_MISMATCH,
+        f"the root over {asked.chunk_count} chunks of {asked.request_id} is not the worker's",
+    )

@@ -1,0 +1,253 @@
+"""Open: check what is asked, choose where, admit one attempt. The prompt is not here yet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from blake3 import blake3
+from prefill_fleet.pb import fleet_pb2
+from prefill_wire.codecs import Codec, choose
+from prefill_wire.digests import DIGEST_BYTES
+from prefill_wire.identity import ModelIdentity
+from prefill_wire.ids import Random, new_request_id
+from prefill_wire.limits import BLOCK_SIZE_TOKENS, MAX_CONNECTIONS, WIRE_VERSION
+from prefill_wire.pb import prefill_pb2
+from prefill_wire.status import StatusCode
+
+from prefill_data.errors import DataPlaneError
+from prefill_data.gateway.fleet import Fleet, WorkerLink
+from prefill_data.gateway.keys import ApiKey
+from prefill_data.gateway.requests import Admitted, GatewayAttempt, Request, RequestBook
+from prefill_data.metering.record import price_micros
+from prefill_data.router.choose import choose_datacenter
+
+MAX_NAMES = 32
+MAX_KEY_CHARACTERS = 128
+HINT_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpeningRules:
+    """What this gateway grants; `epoch` fences whatever an earlier run of it left."""
+
+    epoch: int
+    lease_seconds: int
+    max_deadline_seconds: int
+    routing_threshold_tokens: int
+    price_micros_per_million_tokens: int
+    connections: int
+
+    def hint(self) -> prefill_pb2.PolicyHint:
+        """The threshold that SDKs decide by, and how long it holds."""
+        return prefill_pb2.PolicyHint(
+            routing_threshold_tokens=self.routing_threshold_tokens, valid_seconds=HINT_SECONDS
+        )
+
+
+class Opener:
+    """Turns an OpenRequest into Accept, UseLocal or Redirect, or raises `DataPlaneError`."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        book: RequestBook,
+        rules: OpeningRules,
+        now_ms: Callable[[], int],
+        random: Random,
+    ) -> None:
+        self._fleet, self._book, self._rules = fleet, book, rules
+        self._now_ms, self._random = now_ms, random
+
+    async def open(
+        self, key: ApiKey, asked: prefill_pb2.OpenRequest
+    ) -> tuple[str, prefill_pb2.OpenResponse]:
+        """The request id (empty without an attempt) and the outcome."""
+        check_open(asked)
+        if asked.local_prefix_tokens >= asked.token_count - 1:
+            reason = f"{asked.local_prefix_tokens} of {asked.token_count} tokens are local already"
+            local = prefill_pb2.UseLocal(reason=reason, policy_hint=self._rules.hint())
+            return "", prefill_pb2.OpenResponse(use_local=local)
+        place = choose_datacenter(
+            self._fleet.datacenters(), list(asked.datacenters), list(asked.residency)
+        )
+        if place.name != self._fleet.datacenter:
+            redirect = prefill_pb2.Redirect(datacenter=place.name, endpoint=place.endpoint)
+            return "", prefill_pb2.OpenResponse(redirect=redirect)
+        request = self._request(key, asked)
+        async with request.opening:
+            if request.current is None or request.current.dead:
+                await self._admit(key, asked, request)
+        if request.current is None:
+            raise DataPlaneError(StatusCode.INTERNAL, "the attempt went away while it was opened")
+        return request.request_id, prefill_pb2.OpenResponse(accept=request.current.accept)
+
+    def _request(self, key: ApiKey, asked: prefill_pb2.OpenRequest) -> Request:
+        digest = body_digest(asked)
+        known = self._book.same(key.tenant, asked.idempotency_key, digest)
+        if known is not None:
+            return known
+        request = Request(new_request_id(self._random), key.tenant, asked.idempotency_key, digest)
+        self._book.add(request)
+        return request
+
+    async def _admit(self, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request) -> None:
+        """A new attempt at the first worker that takes it."""
+        try:
+            await self._try_workers(key, asked, request)
+        except BaseException:
+            if request.current is None:
+                self._book.forget(request)
+            raise
+
+    async def _try_workers(
+        self, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request
+    ) -> None:
+        refusal: DataPlaneError | None = None
+        for link in self._fleet.serving(ModelIdentity.from_message(asked.model)):
+            try:
+                request.current = await self._admit_at(link, key, asked, request)
+                request.attempts += 1
+                return
+            except DataPlaneError as error:
+                if error.code not in (StatusCode.CAPACITY_EXHAUSTED, StatusCode.WORKER_LOST):
+                    raise
+                refusal = error
+        raise refusal or DataPlaneError(StatusCode.WORKER_LOST, "the worker left meanwhile")
+
+    async def _admit_at(
+        self, link: WorkerLink, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request
+    ) -> GatewayAttempt:
+        admitted, code = self._terms(link, key, asked, request)
+        capability = await link.admit(self._admit_request(admitted, code, asked))
+        accept = self._accept(admitted, code, link, capability)
+        finished: asyncio.Future[fleet_pb2.RunFinished] = asyncio.get_running_loop().create_future()
+        return GatewayAttempt(admitted, accept, link, finished)
+
+    def _terms(
+        self, link: WorkerLink, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request
+    ) -> tuple[Admitted, Codec]:
+        """What the attempt may cost and take; refuses what the model or the cap does not allow."""
+        view, rules = link.view, self._rules
+        model = view.model(asked.model.name) if view is not None else None
+        if view is None or model is None:
+            raise DataPlaneError(StatusCode.WORKER_LOST, f"worker {link.endpoint} left meanwhile")
+        if asked.token_count > model.max_tokens:
+            raise DataPlaneError(
+                StatusCode.PROMPT_TOO_LONG,
+                f"{asked.token_count} tokens, {model.name} takes {model.max_tokens}",
+            )
+        bound = price_micros(asked.token_count, rules.price_micros_per_million_tokens)
+        if 0 < asked.max_price_micros < bound:
+            raise DataPlaneError(
+                StatusCode.PRICE_CAP_EXCEEDED,
+                f"the price is up to {bound} micros, the cap is {asked.max_price_micros}",
+            )
+        now_ms = self._now_ms()
+        deadline_at_ms = now_ms + min(asked.deadline_ms, 1000 * rules.max_deadline_seconds)
+        admitted = Admitted(
+            request_id=request.request_id,
+            attempt=request.attempts + 1,
+            tenant=key.tenant,
+            key_id=key.key_id,
+            fencing_epoch=rules.epoch,
+            token_count=asked.token_count,
+            model=model,
+            certificate=view.certificate,
+            price_bound_micros=bound,
+            deadline_at_ms=deadline_at_ms,
+            expires_at_ms=deadline_at_ms + 1000 * rules.lease_seconds,
+        )
+        return admitted, choose(asked.codecs, model.codecs)
+
+    def _admit_request(
+        self, admitted: Admitted, code: Codec, asked: prefill_pb2.OpenRequest
+    ) -> fleet_pb2.AdmitRequest:
+        return fleet_pb2.AdmitRequest(
+            request_id=admitted.request_id,
+            attempt=admitted.attempt,
+            fencing_epoch=admitted.fencing_epoch,
+            tenant=admitted.tenant,
+            key_id=admitted.key_id,
+            model=asked.model.name,
+            model_fingerprint=asked.model.fingerprint,
+            tokenizer_fingerprint=asked.model.tokenizer_fingerprint,
+            numerics_profile=asked.model.numerics_profile,
+            token_count=admitted.token_count,
+            prompt_digest=asked.prompt_digest,
+            one_time_public_key=asked.one_time_public_key,
+            offered_wire_versions=asked.wire_versions,
+            offered_codecs=asked.codecs,
+            wire_version=WIRE_VERSION,
+            codec=code.wire_name,
+            max_connections=min(self._rules.connections, MAX_CONNECTIONS),
+            deadline_ms=admitted.deadline_at_ms - self._now_ms(),
+            lease_seconds=self._rules.lease_seconds,
+        )
+
+    def _accept(
+        self, admitted: Admitted, code: Codec, link: WorkerLink, capability: bytes
+    ) -> prefill_pb2.Accept:
+        view = link.view
+        if view is None:
+            raise DataPlaneError(StatusCode.WORKER_LOST, f"worker {link.endpoint} left meanwhile")
+        return prefill_pb2.Accept(
+            request_id=admitted.request_id,
+            attempt=admitted.attempt,
+            tenant=admitted.tenant,
+            datacenter=self._fleet.datacenter,
+            worker_id=view.said.worker_id,
+            worker_certificate=view.said.certificate,
+            wire_version=WIRE_VERSION,
+            codec=code.wire_name,
+            data_endpoint=view.said.data_endpoint,
+            data_tls=view.said.data_tls,
+            capability=capability,
+            max_connections=min(self._rules.connections, MAX_CONNECTIONS),
+            price_bound_micros=admitted.price_bound_micros,
+            lease_seconds=(admitted.expires_at_ms - self._now_ms()) // 1000,
+            fencing_epoch=admitted.fencing_epoch,
+            policy_hint=self._rules.hint(),
+        )
+
+
+def body_digest(asked: prefill_pb2.OpenRequest) -> bytes:
+    """What makes two Opens the same request: everything but the time that is left."""
+    body = prefill_pb2.OpenRequest()
+    body.CopyFrom(asked)
+    body.ClearField("deadline_ms")
+    return blake3(body.SerializeToString(deterministic=True)).digest()
+
+
+def check_open(asked: prefill_pb2.OpenRequest) -> None:
+    """Every field within its limits; the error names the first that is not."""
+    if asked.token_count < 2:
+        raise DataPlaneError(StatusCode.EMPTY_PROMPT, f"a prompt of {asked.token_count} tokens")
+    if WIRE_VERSION not in asked.wire_versions:
+        offered = list(asked.wire_versions)[:8]
+        raise DataPlaneError(
+            StatusCode.UNSUPPORTED_WIRE_VERSION, f"offered {offered}, spoken here is {WIRE_VERSION}"
+        )
+    blocks = asked.token_count // BLOCK_SIZE_TOKENS
+    checks = {
+        f"prompt_digest has {len(asked.prompt_digest)} bytes, not 32":
+            len(asked.prompt_digest) == DIGEST_BYTES,
+        f"one_time_public_key has {len(asked.one_time_public_key)} bytes, not 32":
+            len(asked.one_time_public_key) == 32,
+        f"idempotency_key has {len(asked.idempotency_key)} characters, not 1 to 128":
+            0 < len(asked.idempotency_key) <= MAX_KEY_CHARACTERS,
+        "deadline_ms is 0": asked.deadline_ms > 0,
+        f"{len(asked.block_hashes)} block_hashes, {asked.token_count} tokens have {blocks}":
+            len(asked.block_hashes) in (0, blocks),
+        "a block hash has not 32 bytes": all(len(h) == DIGEST_BYTES for h in asked.block_hashes),
+        f"block_size_tokens is {asked.block_size_tokens}, not {BLOCK_SIZE_TOKENS}":
+            not asked.block_hashes or asked.block_size_tokens == BLOCK_SIZE_TOKENS,
+        f"more than {MAX_NAMES} names in datacenters, residency, codecs or wire_versions": all(
+            len(names) <= MAX_NAMES for names in
+            (asked.datacenters, asked.residency, asked.codecs, asked.wire_versions)
+        ),
+    }  # fmt: skip
+    for wrong, holds in checks.items():
+        if not holds:
+            raise DataPlaneError(StatusCode.MALFORMED_REQUEST, wrong)

@@ -1,0 +1,145 @@
+"""The public gRPC service: thin, every decision lies in the modules beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import structlog
+from prefill_wire.identity import ModelIdentity
+from prefill_wire.pb import prefill_pb2, prefill_pb2_grpc
+from prefill_wire.status import StatusCode
+
+from prefill_data.errors import DataPlaneError
+from prefill_data.gateway.claims import Claims
+from prefill_data.gateway.fleet import Fleet
+from prefill_data.gateway.keys import ApiKey, KeyFile
+from prefill_data.gateway.metrics import GatewayMetrics
+from prefill_data.gateway.opening import Opener, OpeningRules
+from prefill_data.gateway.relay import relay_prompt
+from prefill_data.gateway.requests import GatewayAttempt, RequestBook
+from prefill_data.metering.spool import SpoolLost
+from prefill_data.refusals import Context, Guard
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayParts:
+    """What the service calls; `spool_lost` ends the process."""
+
+    keys: KeyFile
+    fleet: Fleet
+    book: RequestBook
+    opener: Opener
+    rules: OpeningRules
+    claims: Claims
+    metrics: GatewayMetrics
+    spool_lost: Callable[[], None]
+
+
+class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
+    """Open, Prompt, Claim, Cancel, ListModels."""
+
+    def __init__(self, parts: GatewayParts) -> None:
+        self._parts = parts
+        self._guard = Guard(parts.metrics.refusals)
+        self._releasing: set[asyncio.Task[None]] = set()
+
+    async def Open(  # noqa: N802
+        self, request: prefill_pb2.OpenRequest, context: Context
+    ) -> prefill_pb2.OpenResponse:
+        """Key, limits, place, admission."""
+        async with self._guard.call(context, "open") as call:
+            key = self._key(context)
+            call.request_id, response = await self._parts.opener.open(key, request)
+            outcome = response.WhichOneof("outcome") or ""
+            self._parts.metrics.opens.labels(outcome=outcome).inc()
+            log.info("open", outcome=outcome, tenant=key.tenant, tokens=request.token_count,
+                     request_id=call.request_id)  # fmt: skip
+        return response
+
+    async def Prompt(  # noqa: N802
+        self, request_iterator: AsyncIterator[prefill_pb2.PromptPart], context: Context
+    ) -> prefill_pb2.PromptResponse:
+        """The prompt on to the worker, the envelope back."""
+        async with self._guard.call(context, "prompt") as call:
+            key = self._key(context)
+            first = await anext(aiter(request_iterator), prefill_pb2.PromptPart())
+            call.request_id = first.request_id
+            attempt = self._find(key, first.request_id, first.attempt)
+            envelope = await relay_prompt(attempt, first.token_ids, request_iterator)
+        return prefill_pb2.PromptResponse(envelope=envelope)
+
+    async def Claim(  # noqa: N802
+        self, request: prefill_pb2.ClaimRequest, context: Context
+    ) -> prefill_pb2.ClaimResponse:
+        """Durable receipt, then the manifest; again and again the same."""
+        async with self._guard.call(context, "claim", request.request_id):
+            key, parts = self._key(context), self._parts
+            billed = parts.claims.billed(key.tenant, request)
+            if billed is None:
+                attempt = self._find(key, request.request_id, request.attempt)
+                try:
+                    billed = await parts.claims.claim(attempt, request)
+                except SpoolLost:
+                    parts.spool_lost()
+                    raise
+                self._release(attempt)
+                parts.metrics.receipts.inc()
+                parts.metrics.tokens.inc(attempt.admitted.token_count)
+                log.info("billed", tenant=key.tenant, amount_micros=billed.amount_micros,
+                         request_id=request.request_id)  # fmt: skip
+        return prefill_pb2.ClaimResponse(
+            sealed_manifest=billed.sealed_manifest,
+            receipt=billed.receipt,
+            amount_micros=billed.amount_micros,
+        )
+
+    async def Cancel(  # noqa: N802
+        self, request: prefill_pb2.CancelRequest, context: Context
+    ) -> prefill_pb2.CancelResponse:
+        """End an attempt; what was billed stays billed."""
+        async with self._guard.call(context, "cancel", request.request_id):
+            attempt = self._find(self._key(context), request.request_id, request.attempt)
+            attempt.fail(DataPlaneError(StatusCode.CANCELLED, "cancelled by its caller"))
+            self._release(attempt)
+        return prefill_pb2.CancelResponse()
+
+    async def ListModels(  # noqa: N802
+        self, request: prefill_pb2.ListModelsRequest, context: Context
+    ) -> prefill_pb2.ListModelsResponse:
+        """What the live workers of this datacenter serve."""
+        async with self._guard.call(context, "models"):
+            self._key(context)
+            models = self._listed()
+        hint = self._parts.rules.hint()
+        return prefill_pb2.ListModelsResponse(models=models, policy_hint=hint)
+
+    def _listed(self) -> list[prefill_pb2.ListedModel]:
+        found: dict[ModelIdentity, int] = {}
+        for link in self._parts.fleet.live():
+            for m in link.view.said.models if link.view is not None else ():
+                identity = ModelIdentity(
+                    m.name, m.fingerprint, m.tokenizer_fingerprint, m.numerics_profile
+                )
+                found[identity] = max(found.get(identity, 0), m.max_tokens)
+        here = [self._parts.fleet.datacenter]
+        return [
+            prefill_pb2.ListedModel(identity=i.message(), max_tokens=n, datacenters=here)
+            for i, n in found.items()
+        ]
+
+    def _key(self, context: Context) -> ApiKey:
+        return self._parts.keys.check(context.invocation_metadata() or ())
+
+    def _find(self, key: ApiKey, request_id: str, attempt: int) -> GatewayAttempt:
+        return self._parts.book.find(key.tenant, request_id, attempt)
+
+    def _release(self, attempt: GatewayAttempt) -> None:
+        """Tell the worker, without letting the caller wait for it."""
+        admitted = attempt.admitted
+        task = asyncio.create_task(attempt.link.release(admitted.request_id, admitted.attempt))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)

@@ -1,0 +1,84 @@
+"""The frame of every data-plane process: ready line, signals, one line for a typed error."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+import grpc
+from prometheus_client import CollectorRegistry, start_http_server
+
+from prefill_data.errors import DataPlaneError, SettingsError
+from prefill_data.logs import configure_logging
+from prefill_data.refusals import CHANNEL_OPTIONS
+from prefill_data.settings import Address, Tls
+
+Serve = Callable[[asyncio.Event], Awaitable[None]]
+
+
+def run_process(name: str, serve: Serve) -> None:
+    """Run until SIGTERM or SIGINT; a typed error is one line on stderr and exit code 1."""
+    configure_logging(name)
+    try:
+        asyncio.run(_until_signal(serve))
+    except DataPlaneError as error:
+        sys.stderr.write(f"{error.message}; {error.remedy}\n")
+        sys.exit(1)
+
+
+def now_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+async def _until_signal(serve: Serve) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await serve(stop)
+
+
+def say_ready(addresses: Mapping[str, str]) -> None:
+    """The line that a supervisor waits for."""
+    sys.stdout.write(json.dumps({"ready": True, **addresses}) + "\n")
+    sys.stdout.flush()
+
+
+def serve_metrics(address: Address, registry: CollectorRegistry) -> str:
+    """`/metrics` in a thread of its own; returns where."""
+    try:
+        server, _ = start_http_server(address.port, address.host, registry)
+    except OSError as error:
+        raise _port_taken(address, "PREFILL_METRICS_LISTEN", str(error.strerror)) from error
+    return address.text(server.server_port)
+
+
+def bind_grpc(server: grpc.aio.Server, address: Address, tls: Tls | None) -> str:
+    """Listen for gRPC, with TLS when there are files for it; returns where."""
+    try:
+        if tls is None:
+            port = server.add_insecure_port(address.text())
+        else:
+            pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
+            port = server.add_secure_port(address.text(), grpc.ssl_server_credentials([pair]))
+    except RuntimeError as error:
+        raise _port_taken(address, "PREFILL_LISTEN", "address in use") from error
+    return address.text(port)
+
+
+def open_channel(endpoint: str, tls: Tls | None) -> grpc.aio.Channel:
+    """A channel to a process of ours, held to our authority when there is one."""
+    if tls is None:
+        return grpc.aio.insecure_channel(endpoint, CHANNEL_OPTIONS)
+    roots = grpc.ssl_channel_credentials(tls.authority.read_bytes())
+    return grpc.aio.secure_channel(endpoint, roots, CHANNEL_OPTIONS)
+
+
+def _port_taken(address: Address, name: str, why: str) -> SettingsError:
+    return SettingsError(
+        f"cannot listen on {address.text()}: {why}", f"free the port, or choose another in {name}"
+    )

@@ -1,0 +1,99 @@
+"""Typed errors over gRPC: the status of the table, and the detail in trailing metadata."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+from prefill_wire.errors import WireError
+from prefill_wire.limits import GRPC_MAX_MESSAGE_BYTES
+from prefill_wire.pb import prefill_pb2
+from prefill_wire.status import STATUS_TABLE, StatusCode
+from prometheus_client import Counter
+
+from prefill_data.errors import DataPlaneError
+
+ERROR_METADATA = "prefill-error-bin"
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", GRPC_MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", GRPC_MAX_MESSAGE_BYTES),
+)
+# Without so_reuseport two servers on one port share its connections instead of one failing.
+SERVER_OPTIONS = (*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0), ("grpc.max_metadata_size", 16 << 10))
+Context = grpc.aio.ServicerContext[Any, Any]
+log = structlog.get_logger()
+
+
+def typed(error: Exception) -> DataPlaneError:
+    """Any error as one of ours; what is unknown becomes INTERNAL and says nothing of the inside."""
+    if isinstance(error, DataPlaneError):
+        return error
+    if isinstance(error, WireError):
+        return DataPlaneError(error.code, error.message, error.remedy)
+    return DataPlaneError(StatusCode.INTERNAL, "an unexpected fault of the service")
+
+
+async def refuse(context: Context, error: DataPlaneError, request_id: str = "") -> NoReturn:
+    """End a call with the error's status and detail."""
+    detail = prefill_pb2.ErrorDetail(
+        code=error.code,
+        message=error.message,
+        remedy=error.remedy,
+        request_id=request_id,
+        retry_after_ms=error.retry_after_ms,
+    )
+    status = grpc.StatusCode[STATUS_TABLE[error.code].grpc_status]
+    metadata = ((ERROR_METADATA, detail.SerializeToString()),)
+    await context.abort(status, error.message, trailing_metadata=metadata)
+    raise AssertionError("abort raises")
+
+
+@dataclass(slots=True)
+class Call:
+    """One call under guard; the request id joins as soon as it is known."""
+
+    request_id: str = ""
+    refusal: DataPlaneError | None = None
+
+
+class Guard:
+    """Every error of a call becomes a counted, logged, typed refusal."""
+
+    def __init__(self, refusals: Counter) -> None:
+        self._refusals = refusals
+
+    @asynccontextmanager
+    async def call(self, context: Context, place: str, request_id: str = "") -> AsyncIterator[Call]:
+        """The frame of one RPC handler."""
+        call = Call(request_id)
+        try:
+            yield call
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            call.refusal = refusal = typed(error)
+            self._refusals.labels(code=refusal.code).inc()
+            trace = error if refusal.code is StatusCode.INTERNAL else None
+            said = {"code": refusal.code, "message": refusal.message}
+            log.warning(place, **said, request_id=call.request_id, exc_info=trace)
+            await refuse(context, refusal, call.request_id)
+
+
+def parse_refusal(error: grpc.aio.AioRpcError, lost: str) -> DataPlaneError:
+    """What a peer of ours refused; WORKER_LOST with `lost` when there is no detail."""
+    for key, value in error.trailing_metadata() or ():
+        if key == ERROR_METADATA and isinstance(value, bytes):
+            try:
+                detail = prefill_pb2.ErrorDetail.FromString(value)
+            except DecodeError:
+                break
+            if detail.code in StatusCode.__members__:
+                return DataPlaneError(
+                    StatusCode(detail.code), detail.message, detail.remedy, detail.retry_after_ms
+                )
+    return DataPlaneError(StatusCode.WORKER_LOST, f"{lost}: {error.code().name}")
