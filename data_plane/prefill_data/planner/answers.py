@@ -4,16 +4,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from prefill_data.planner import costs
-from prefill_data.planner.errors import InfeasibleError
-from prefill_data.planner.fleet import Scenario
-from prefill_data.planner.latency import Ttft, bare_ttft, greatest_rate, ttft
+from prefill_data.planner.errors import InfeasibleError, InvalidInputError
+from prefill_data.planner.fleet import Form, Scenario
+from prefill_data.planner.flows import flows_of
+from prefill_data.planner.latency import (
+    Ttft,
+    bare_ttft,
+    capacity_rps,
+    greatest_rate,
+    ttft,
+)
 from prefill_data.planner.plan import Plan
 from prefill_data.planner.solver import offload_everything, solve
-from prefill_data.planner.sweeps import DEFAULT_VALUES, Axis, SweepPoint, sweep
+from prefill_data.planner.sweeps import (
+    DEFAULT_VALUES,
+    Axis,
+    SweepPoint,
+    sweep,
+    whole_grid_rps,
+)
 
 LOADS = (0.5, 0.7, 0.85)
 MORE_GBPS = 10.0
 SENSITIVITY_LOAD = 0.7
+TIMED_AXES = (Axis.BANDWIDTH_GBPS, Axis.RTT_MS, Axis.STATE_RATIO)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +46,15 @@ class Purchase:
     what: str
     gain_rps: float
     price_micros_per_hour: int | None
+
+
+@dataclass(frozen=True)
+class KvThroughput:
+    """Eqs. 1 and 2 for one remote cluster: what an instance, and all of them, put on the wire."""
+
+    name: str
+    phi_kv_gbps: float
+    full_egress_gbps: float
 
 
 @dataclass(frozen=True)
@@ -57,6 +80,10 @@ class Answer:
     homogeneous: Comparison | None
     naive: Comparison | None
     equal_cost: Comparison | None
+    capacity_rps: float
+    forms: dict[Form, float | None]
+    kv_throughput: list[KvThroughput]
+    whole_grid_rps: float | None
     queueing: list[tuple[float, Ttft]]
     slo: SloAnswer | None
     cost: costs.Cost
@@ -80,7 +107,8 @@ def answer(scenario: Scenario, title: Title, *, sensitivity: bool = True) -> Ans
     local = _comparison(lambda: costs.same_gpus(scenario))
     equal = _comparison(lambda: costs.same_cost(scenario, plan))
     reference = equal or local
-    rate = SENSITIVITY_LOAD * plan.lambda_rps
+    capacity = capacity_rps(scenario, plan)
+    rate = SENSITIVITY_LOAD * capacity
     return Answer(
         name=title.name,
         currency=title.currency,
@@ -90,7 +118,11 @@ def answer(scenario: Scenario, title: Title, *, sensitivity: bool = True) -> Ans
         homogeneous=local,
         naive=_naive(scenario),
         equal_cost=equal,
-        queueing=[(load, ttft(scenario, plan, load * plan.lambda_rps)) for load in LOADS],
+        capacity_rps=capacity,
+        forms={form: _in_form(scenario, form) for form in Form},
+        kv_throughput=kv_throughput(scenario, plan),
+        whole_grid_rps=whole_grid_rps(scenario, plan),
+        queueing=[(load, ttft(scenario, plan, load * capacity)) for load in LOADS],
         slo=_slo(scenario, plan),
         cost=costs.cost(scenario, plan, plan.lambda_rps),
         break_even_gbps=costs.break_even_gbps(scenario, reference.plan.lambda_rps)
@@ -99,13 +131,34 @@ def answer(scenario: Scenario, title: Title, *, sensitivity: bool = True) -> Ans
         break_even_price_micros_per_hour=costs.break_even_price_micros_per_hour(scenario, plan),
         purchases=purchases(scenario, plan),
         sensitivity={
-            axis: sweep(scenario, axis, values, rate if axis is Axis.RTT_MS else None)
+            axis: sweep(scenario, axis, values, rate if axis in TIMED_AXES else None)
             for axis, values in DEFAULT_VALUES.items()
             if scenario.prefill_clusters or axis is Axis.HIT_FRACTION
         }
         if sensitivity
         else {},
     )
+
+
+def kv_throughput(scenario: Scenario, plan: Plan) -> list[KvThroughput]:
+    """Of the prompts that the plan sends there; a cluster that gets none is left out."""
+    found = []
+    for cluster in scenario.prefill_clusters:
+        flows = [f for f in flows_of(scenario, plan) if f.pool == ("prefill", cluster.name)]
+        seconds = sum(f.share * float(f.weights @ f.prefill_seconds) for f in flows)
+        if seconds > 0:
+            payload = sum(f.share * f.wired.mean_bytes(f.weights) for f in flows if f.wired)
+            gbps = payload / seconds * 8e-9
+            found.append(KvThroughput(cluster.name, gbps, cluster.instances * gbps))
+    return found
+
+
+def _in_form(scenario: Scenario, form: Form) -> float | None:
+    """The optimum in this form; None where it proves nothing (several clusters) or serves none."""
+    try:
+        return solve(replace(scenario, form=form)).lambda_rps
+    except (InfeasibleError, InvalidInputError):  # the plan itself stands: only the twin is missing
+        return None
 
 
 def purchases(scenario: Scenario, plan: Plan) -> list[Purchase]:

@@ -24,8 +24,10 @@ ProfileReader = Callable[[str], schema.ProfileFile]
 TraceReader = Callable[[schema.TraceWorkload], Lengths]
 
 # Beyond these a number is a unit mistake, not a machine.
-MAX_GBPS = 100_000.0
-MAX_SECONDS_PER_TOKEN = 10.0
+MAX_INSTANCES = 1_024
+MAX_GBPS = 5_000.0
+MAX_SECONDS_PER_TOKEN = 0.01  # 100 tokens/s: a decode step is faster
+MAX_STEP_SECONDS = 5.0
 MIN_STATE_BYTES_PER_TOKEN = 1.0
 MIN_PRICE_MICROS = 1_000
 
@@ -60,6 +62,12 @@ def hardware(profile: schema.ProfileFile) -> Hardware:
     _check_units(place, prefill, states["none"])
     batches = tuple(batch for batch, _ in profile.decode)
     steps = tuple(seconds for _, seconds in profile.decode)
+    if max(steps, default=0.0) > MAX_STEP_SECONDS:
+        raise InvalidInputError(
+            f"{place}.decode",
+            f"a step of {max(steps):g} s, the limit is {MAX_STEP_SECONDS:g}",
+            "pairs are [batch, seconds of one step], not milliseconds",
+        )
     return Hardware(
         name=profile.name,
         source=profile.source,
@@ -122,6 +130,7 @@ class _Machines:
 def _prefill_cluster(file: schema.PrefillClusterFile, machines: _Machines) -> PrefillCluster:
     place = f"prefill_clusters.{file.name}"
     profile, machine = machines.get(file.profile)
+    _check_instances(place, file.instances)
     _check_gbps(f"{place}.egress_gbps", file.egress_gbps)
     price = machines.price(place, file.price_micros_per_gpu_hour, profile)
     return PrefillCluster(file.name, file.region, machine, file.instances, file.egress_gbps, price)
@@ -131,6 +140,7 @@ def _local_cluster(
     file: schema.LocalClusterFile, machines: _Machines, prompts: Lengths
 ) -> LocalCluster:
     profile, machine = machines.get(file.profile)
+    _check_instances(f"local_clusters.{file.name}", file.instances)
     return LocalCluster(
         name=file.name,
         region=file.region,
@@ -169,12 +179,21 @@ def _codec(file: schema.CodecFile) -> Codec:
     return Codec(file.name, file.state_ratio)
 
 
+def _check_instances(place: str, instances: int) -> None:
+    if not 0 <= instances <= MAX_INSTANCES:
+        raise InvalidInputError(
+            f"{place}.instances",
+            f"{instances:,} is outside 0 to {MAX_INSTANCES:,}",
+            "count instances of `gpus_per_instance` GPUs each, and split larger clusters",
+        )
+
+
 def _check_gbps(field: str, gbps: float) -> None:
     if gbps > MAX_GBPS:
         raise InvalidInputError(
             field,
             f"{gbps:g} Gbit/s is above {MAX_GBPS:g}",
-            "the unit is Gbit/s: 100 for a 100G port, not bit/s",
+            "the unit is Gbit/s: 100 for a 100G port, not Mbit/s or bit/s",
         )
 
 

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from prefill_data.planner.curves import Curve, Floats
+from prefill_data.planner.errors import InvalidInputError
 from prefill_data.planner.fleet import Form, LocalCluster, Scenario
+
+MAX_THRESHOLDS = 15_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +40,15 @@ def threshold_grid(scenario: Scenario) -> Floats:
     """Thresholds in tokens; the last one keeps every prompt local unless the search is capped."""
     longest = max(cluster.lengths.longest_tokens for cluster in scenario.local_clusters)
     step, last = scenario.search.step_tokens, scenario.search.last_tokens
-    stop = longest + step
-    # Without anybody to send prompts to, a cap on the threshold has no meaning.
-    if last is not None and scenario.prefill_clusters:
-        stop = min(stop, last + step / 2)
+    if not scenario.prefill_clusters:  # nobody to send prompts to: one threshold, above them all
+        return np.array([step * np.ceil(longest / step)])
+    stop = longest + step if last is None else min(longest + step, last + step / 2)
+    if stop / step > MAX_THRESHOLDS:
+        raise InvalidInputError(
+            "search.step_tokens",
+            f"{step} makes {stop / step:,.0f} thresholds, the limit is {MAX_THRESHOLDS:,}",
+            "take a larger step: 100 tokens is fine enough for prompts of 128K",
+        )
     return np.arange(0.0, stop, step)
 
 
@@ -55,6 +63,7 @@ def demand(scenario: Scenario, cluster: LocalCluster) -> Demand:
         scenario.slo.decode_tokens_per_second, "slo.decode_tokens_per_second"
     )
     remotes = scenario.prefill_clusters
+    _require_measured(scenario, cluster, float(grid[-1]))
     shape = (len(remotes), len(grid))
     return Demand(
         thresholds_tokens=grid,
@@ -73,11 +82,21 @@ def demand(scenario: Scenario, cluster: LocalCluster) -> Demand:
     )
 
 
+def _require_measured(scenario: Scenario, cluster: LocalCluster, last_threshold: float) -> None:
+    """Raise MissingProfilePointError unless the longest prompts lie within every profile."""
+    longest = cluster.lengths.longest_tokens
+    cluster.hardware.prefill.at(np.array([min(longest, last_threshold)]))
+    for remote in scenario.prefill_clusters:
+        remote.hardware.prefill.at(np.array([longest]))
+        scenario.codec.state_curve(remote.hardware).at(np.array([longest]))
+
+
 class _Tails:
     """Sums over the lengths above and up to each threshold, in either form."""
 
     def __init__(self, tokens: Floats, weights: Floats, grid: Floats, form: Form) -> None:
         self._tokens, self._weights, self._form = tokens, weights, form
+        self._stays = np.minimum(tokens, grid[-1])  # nothing longer is ever local
         # The first atom above each threshold: L <= t stays local (the paper's rule).
         self._cut = np.searchsorted(tokens, grid, side="right")
         long_weight, short_weight = self._sums(np.ones_like(tokens))
@@ -100,7 +119,7 @@ class _Tails:
 
     def short(self, curve: Curve) -> Floats:
         if self._form is Form.EXPECTATION:
-            return self._sums(curve.at(self._tokens))[1]
+            return self._sums(curve.at(self._stays))[1]
         return self.short_weight * curve.at(_ratio(self.short_tokens, self.short_weight))
 
 

@@ -174,6 +174,13 @@ class Exchange:
     round_trips: int = 3
     chunk_tokens: int = 2048
 
+    def __post_init__(self) -> None:
+        if self.round_trips < 0:
+            raise InvalidInputError(
+                "exchange.round_trips", f"{self.round_trips} is below 0", "the protocol has 3"
+            )
+        require_positive("exchange.chunk_tokens", self.chunk_tokens, "tokens of a chunk, e.g. 2048")
+
 
 @dataclass(frozen=True)
 class Search:

@@ -19,13 +19,15 @@ class Lengths:
     """A length distribution on atoms.
 
     `tokens [n]` ascending, `weights [n]` positive with sum 1; `mean_total_tokens` counts cached
-    tokens too, `mean_output_tokens` is L_out of eq. 5.
+    tokens too, `mean_output_tokens` is L_out of eq. 5. `block_hit_fraction` is a trace's share of
+    blocks that an infinite cache holds, None where no trace was replayed.
     """
 
     tokens: Floats
     weights: Floats
     mean_total_tokens: float
     mean_output_tokens: float
+    block_hit_fraction: float | None = None
 
     @property
     def mean_tokens(self) -> float:

@@ -106,6 +106,17 @@ def allen_cunneen_seconds(service: Service, rate_rps: float, servers: int) -> fl
     return exponential * (1 + squared_variation) / 2
 
 
+def departure_variation(service: Service, rate_rps: float, servers: int) -> float:
+    """Squared variation of the gaps between a pool's departures, for Poisson arrivals.
+
+    Whitt (1983): 1 + rho^2 (c_s^2 - 1) / sqrt(k). Below 1 the next queue waits less (Kingman).
+    """
+    mean = service.moment(1)
+    utilisation = rate_rps * mean / servers
+    squared_variation = service.moment(2) / mean**2 - 1
+    return max(0.0, 1 + utilisation**2 * (squared_variation - 1) / math.sqrt(servers))
+
+
 def waiting_time(service: Service, rate_rps: float, servers: int) -> WaitingTime:
     """The waiting time of M/G/k FCFS as stated above.
 

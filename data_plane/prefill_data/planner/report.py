@@ -5,8 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from prefill_data.planner.answers import Answer, Comparison, SloAnswer
+from prefill_data.planner.fleet import LocalCluster
 from prefill_data.planner.latency import Ttft
-from prefill_data.planner.plan import LocalPlan, Plan
+from prefill_data.planner.plan import Plan
 
 FIGURES = (
     "threshold_tokens",
@@ -40,13 +41,20 @@ def document(answer: Answer) -> dict[str, Any]:
     result["homogeneous"] = _compared(answer.homogeneous)
     result["naive"] = _compared(answer.naive)
     result["equal_cost"] = _compared(answer.equal_cost)
-    result["clusters"] = [_local(local) for local in plan.locals]
+    result["clusters"] = [
+        asdict(local) | _prompts(cluster)
+        for local, cluster in zip(plan.locals, answer.scenario.local_clusters, strict=True)
+    ]
     result["offload_shares"] = _shares(answer)
     result["utilisation"] = {place(key): u for key, u in plan.utilisation.items()}
     result["limit"] = place(plan.limit)
     result["proof"] = asdict(plan.proof) if plan.proof else None
+    result["capacity_rps"] = answer.capacity_rps
+    result["forms"] = {str(form): rate for form, rate in answer.forms.items()}
+    result["whole_grid_rps"] = answer.whole_grid_rps
+    result["kv_throughput"] = [asdict(each) for each in answer.kv_throughput]
     result["queueing"] = [
-        {"load": load, "rate_rps": load * plan.lambda_rps, **asdict(times)}
+        {"load": load, "rate_rps": load * answer.capacity_rps, **asdict(times)}
         for load, times in answer.queueing
     ]
     result["slo"] = _slo(answer.slo)
@@ -155,8 +163,15 @@ def _compared(comparison: Comparison | None) -> dict[str, Any] | None:
     }
 
 
-def _local(local: LocalPlan) -> dict[str, Any]:
-    return asdict(local)
+def _prompts(cluster: LocalCluster) -> dict[str, Any]:
+    """The workload as planned: what a prefix cache leaves to compute."""
+    lengths = cluster.lengths
+    return {
+        "mean_uncached_tokens": lengths.mean_tokens,
+        "mean_total_tokens": lengths.mean_total_tokens,
+        "cached_fraction": 1 - lengths.mean_tokens / lengths.mean_total_tokens,
+        "block_hit_fraction": lengths.block_hit_fraction,
+    }
 
 
 def _shares(answer: Answer) -> dict[str, dict[str, float]]:

@@ -6,8 +6,8 @@ from enum import StrEnum
 
 from prefill_data.planner.costs import with_bandwidth
 from prefill_data.planner.curves import ScaledCurve
-from prefill_data.planner.errors import require_positive
-from prefill_data.planner.fleet import Codec, Scenario
+from prefill_data.planner.errors import InfeasibleError, require_positive
+from prefill_data.planner.fleet import Codec, Scenario, Search
 from prefill_data.planner.latency import ttft
 from prefill_data.planner.plan import Plan
 from prefill_data.planner.solver import solve
@@ -34,7 +34,10 @@ DEFAULT_VALUES: dict[Axis, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """The best plan at one value; TTFT at the sweep's rate, None where that overloads the plan."""
+    """The best plan at one value; TTFT at the sweep's rate, None where that overloads the plan.
+
+    `whole_grid_rps` is the optimum without a capped search's cap, where the cap binds; else None.
+    """
 
     value: float
     lambda_rps: float
@@ -44,16 +47,19 @@ class SweepPoint:
     egress_gbps: float
     limit: str
     ttft_p90_seconds: float | None = None
+    whole_grid_rps: float | None = None
 
 
 def sweep(
     scenario: Scenario, axis: Axis, values: Sequence[float], rate_rps: float | None = None
 ) -> list[SweepPoint]:
     """Re-optimise at every value; with a rate, also the P90 TTFT of each plan at that rate."""
-    points = []
+    points: list[SweepPoint] = []
+    plan = solve(scenario) if axis is Axis.RTT_MS else None
     for value in values:
         moved = with_value(scenario, axis, value)
-        plan = solve(moved)
+        if plan is None or axis is not Axis.RTT_MS:  # a round trip moves no rate: one plan for all
+            plan = solve(moved)
         points.append(
             SweepPoint(
                 value=float(value),
@@ -64,9 +70,18 @@ def sweep(
                 egress_gbps=plan.egress_gbps,
                 limit=plan.limit[0],
                 ttft_p90_seconds=_p90(moved, plan, rate_rps),
+                whole_grid_rps=whole_grid_rps(moved, plan),
             )
         )
     return points
+
+
+def whole_grid_rps(scenario: Scenario, plan: Plan) -> float | None:
+    """The optimum over all thresholds, if the plan's lies on the edge of a capped search."""
+    step, last = scenario.search.step_tokens, scenario.search.last_tokens
+    if last is None or all(local.threshold_tokens <= last - step for local in plan.locals):
+        return None
+    return solve(replace(scenario, search=Search(step))).lambda_rps
 
 
 def with_value(scenario: Scenario, axis: Axis, value: float) -> Scenario:
@@ -107,4 +122,7 @@ def _faster(scenario: Scenario, ratio: float) -> Scenario:
 def _p90(scenario: Scenario, plan: Plan, rate_rps: float | None) -> float | None:
     if rate_rps is None or rate_rps >= plan.lambda_rps:
         return None
-    return ttft(scenario, plan, rate_rps).p90_seconds
+    try:
+        return ttft(scenario, plan, rate_rps).p90_seconds
+    except InfeasibleError:  # the queue grows below the representative form's rate: no P90
+        return None

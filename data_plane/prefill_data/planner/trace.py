@@ -1,7 +1,7 @@
 """Prefix reuse in a trace: which blocks of each prompt an infinite cache would already hold."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -60,5 +60,8 @@ def trace_lengths(requests: Sequence[TraceRequest], block_tokens: int, *, reuse:
         )
     total = np.array([request.input_tokens for request in requests], dtype=np.float64)
     output = np.array([request.output_tokens for request in requests], dtype=np.float64)
-    cached = np.array(prefix_reuse(requests, block_tokens).cached_tokens if reuse else 0)
-    return from_samples(total - cached, total, output)
+    if not reuse:
+        return from_samples(total, total, output)
+    replayed = prefix_reuse(requests, block_tokens)
+    plain = from_samples(total - np.array(replayed.cached_tokens), total, output)
+    return replace(plain, block_hit_fraction=replayed.hit_fraction)

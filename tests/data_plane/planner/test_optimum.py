@@ -15,7 +15,7 @@ from prefill_data.planner.loading import load_case
 from prefill_data.planner.plan import Choice, evaluate
 from prefill_data.planner.regions import solve_regions
 from prefill_data.planner.simplex import minimise
-from prefill_data.planner.solver import demands_of, homogeneous, solve
+from prefill_data.planner.solver import demands_of, homogeneous, solve, without_remote
 from prefill_data.planner.sweeps import Axis, with_value
 
 machines = st.integers(1, 6)
@@ -178,6 +178,6 @@ def test_the_greedy_local_fleet_is_the_best_of_all(fleet):
     _, plan = homogeneous(scenario, 5, price)
     rates = []
     for extra in range(6):
-        bigger = replace(fleet(locals=(2 + extra, 9 - extra)).scenario(), prefill_clusters=())
-        rates.append(solve(replace(bigger, links=())).lambda_rps)
+        bigger = fleet(locals=(2 + extra, 9 - extra)).scenario()
+        rates.append(solve(without_remote(bigger, {})).lambda_rps)
     assert plan.lambda_rps == pytest.approx(max(rates), rel=1e-6)

@@ -137,32 +137,6 @@ def test_allen_cunneen_agrees_in_the_mean(paper):
         assert waiting_time(service, rate, servers).mean_seconds == pytest.approx(stated, rel=0.06)
 
 
-@pytest.mark.parametrize("load", [0.5, 0.85])
-def test_ttft_of_the_whole_plan_against_simulation(paper, fcfs, load):
-    """Both pools at once, routed by length, with the wire and a round trip of 30 ms."""
-    from prefill_data.planner.latency import exposed_wire_seconds
-    from prefill_data.planner.sweeps import Axis, with_value
-
-    scenario = with_value(paper, Axis.RTT_MS, 30.0)
-    plan, rate = solve(scenario), load * 3.1345  # of the capacity in expectation at t = 19,400
-    random, count = np.random.default_rng(7), 400_000
-    prompts = scenario.local_clusters[0].lengths
-    tokens = random.choice(prompts.tokens, count, p=prompts.weights)
-    arrivals = np.cumsum(random.exponential(1 / rate, count))
-    remote, local = scenario.prefill_clusters[0], scenario.local_clusters[0]
-    long = tokens > plan.locals[0].threshold_tokens
-    times = np.empty(count)
-    fast, slow = remote.hardware.prefill.at(tokens[long]), local.hardware.prefill.at(tokens[~long])
-    left = 100e9 / 8 * (1 - plan.egress_gbps / 100 * rate / plan.lambda_rps)
-    times[long] = fcfs(arrivals[long], fast, 4) + fast + 0.09
-    times[long] += exposed_wire_seconds(scenario, remote, tokens[long], left)
-    times[~long] = fcfs(arrivals[~long], slow, 3) + slow
-    found = ttft(scenario, plan, rate)
-    kept = times[count // 20 :]
-    assert found.mean_seconds == pytest.approx(kept.mean(), rel=0.03)
-    assert found.p90_seconds == pytest.approx(np.quantile(kept, 0.9), rel=0.04)
-
-
 def test_the_parts_add_up_and_grow_with_the_rate(paper):
     plan = solve(paper)
     before = bare_ttft(paper, plan)
