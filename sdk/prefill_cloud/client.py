@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from prefill_wire.digests import DIGEST_BYTES
@@ -18,6 +18,7 @@ from prefill_wire.tensors import StateSchema
 from prefill_cloud.attempt import Attempt, Trust
 from prefill_cloud.channels import Channels
 from prefill_cloud.clock import Clock, Deadline
+from prefill_cloud.decode.engine import DecodeEngine
 from prefill_cloud.download import PrefillProgress
 from prefill_cloud.endpoint import Endpoint, tls_context
 from prefill_cloud.errors import error_for
@@ -26,8 +27,12 @@ from prefill_cloud.hints import ThresholdHint
 from prefill_cloud.keyring import Keyring
 from prefill_cloud.models import ServedModel, served_models
 from prefill_cloud.request import Buffers, PrefillRequest, token_array
+from prefill_cloud.session import AsyncSession
 from prefill_cloud.state import PrefilledState
 from prefill_cloud.tuning import Tuning
+
+if TYPE_CHECKING:
+    from prefill_engine.engine import StepEngine
 
 Fallback = Literal["availability", "never"]
 MAX_CLIENT_CONNECTIONS = 4
@@ -61,6 +66,7 @@ class AsyncClient:
         self._keyring = Keyring(self.clock.random)
         self._threads = ThreadPoolExecutor(_OPENING_THREADS, thread_name_prefix="prefill-open")
         self._channels = Channels(tls_roots)
+        self._sessions: list[AsyncSession] = []
         self.hint = ThresholdHint(self.clock)
 
         @cache
@@ -91,7 +97,9 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection; twice is fine."""
+        """Close every connection and session; twice is fine."""
+        while self._sessions:
+            self._sessions.pop().close()
         await self._channels.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -99,6 +107,12 @@ class AsyncClient:
         """The models that this key may use."""
         deadline = Deadline.after(self.clock, deadline_seconds)
         return served_models(await self._exchange.models(deadline))
+
+    def session(self, engine: DecodeEngine | StepEngine, *, progress: bool = True) -> AsyncSession:
+        """Generations on an engine; `progress` shows a bar for long prefills on a terminal."""
+        made = AsyncSession(self, engine, progress=progress)
+        self._sessions.append(made)
+        return made
 
     async def prefill(  # noqa: PLR0913 (the public contract; all but three are named options)
         self,
