@@ -128,14 +128,14 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """Everything a prefill worker is told; `certificate` is a signed document, as bytes."""
+    """Everything a prefill worker is told; `data_host` is the name that SDKs reach it by."""
 
     worker_id: str
     datacenter: str
     listen: Address
     data_listen: Address
     metrics_listen: Address
-    data_endpoint: str
+    data_host: str
     checkpoints: Mapping[str, Path]
     profile: str
     key_seed: bytes
@@ -162,7 +162,7 @@ class WorkerSettings:
             listen=listen,
             data_listen=data,
             metrics_listen=env.address("PREFILL_METRICS_LISTEN", "127.0.0.1:0"),
-            data_endpoint=values.get("PREFILL_DATA_ENDPOINT", ""),
+            data_host=values.get("PREFILL_DATA_HOST", "") or data.host,
             checkpoints=checkpoints,
             profile=env.text("PREFILL_NUMERICS_PROFILE", "fp32"),
             key_seed=env.file("PREFILL_WORKER_KEY_FILE").read_bytes(),

@@ -11,6 +11,8 @@ QUIET_LIBRARIES = {
     "TRANSFORMERS_VERBOSITY": "error",
     "HF_HUB_OFFLINE": "1",
     "GRPC_VERBOSITY": "ERROR",
+    # Threads that wait for work spin by default: beside other processes that starves these.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 

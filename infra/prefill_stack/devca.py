@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 
 TLS_DAYS = 30
 API_KEY_BYTES = 32
+AUTHORITY_FILE = "ca.pem"
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ class TlsAuthority:
             .sign(self._key, hashes.SHA256())
         )
         encoded = certificate.public_bytes(serialization.Encoding.PEM)
-        self.certificate_path = write_private(self._directory / "ca.pem", encoded)
+        self.certificate_path = write_private(self._directory / AUTHORITY_FILE, encoded)
 
     def issue(self, name: str, hosts: tuple[str, ...] = ("localhost", "127.0.0.1")) -> TlsFiles:
         """A server certificate for these host names and addresses."""

@@ -1,5 +1,6 @@
 """One small cloud on this machine: keys, certificates, settings and processes put together."""
 
+import datetime as dt
 import json
 import secrets
 import time
@@ -11,7 +12,9 @@ from prefill_wire.certificate import WorkerCertificate, issue_certificate
 from prefill_wire.signing import SigningKey
 
 from prefill_stack.devca import (
+    AUTHORITY_FILE,
     ApiKey,
+    TlsAuthority,
     new_api_key,
     private_directory,
     write_key_file,
@@ -37,6 +40,8 @@ class CloudPlan:
     listen: str = "127.0.0.1:0"
     profile: str = "fp32"
     workers: int = 1
+    tls: bool = False
+    tls_hosts: tuple[str, ...] = ()
     worker_settings: Mapping[str, str] = field(default_factory=dict)
     gateway_settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -50,6 +55,12 @@ class LocalCloud:
     workers: tuple[Child, ...]
     keys: tuple[ApiKey, ...]
     control_public_key: bytes
+
+    @property
+    def tls_roots(self) -> bytes | None:
+        """The authority's certificate, PEM, when the cloud speaks TLS."""
+        path = self.plan.directory / "tls" / AUTHORITY_FILE
+        return path.read_bytes() if self.plan.tls else None
 
     @property
     def endpoint(self) -> str:
@@ -67,6 +78,12 @@ class Credentials:
     endpoint: str
     api_key: str
     control_public_key: str
+    tls_authority: str = ""
+
+    @property
+    def tls_roots(self) -> bytes | None:
+        """The authority's certificate, PEM; None without TLS."""
+        return Path(self.tls_authority).read_bytes() if self.tls_authority else None
 
 
 def launch_workers(supervisor: Supervisor, plan: CloudPlan, control: SigningKey) -> list[Child]:
@@ -101,6 +118,8 @@ def begin_cloud(supervisor: Supervisor, plan: CloudPlan) -> Starting:
                 "name a Hugging Face checkpoint folder, as NAME=FOLDER",
             )
     private_directory(plan.directory)
+    if plan.tls:
+        _issue_tls(plan)
     write_private(plan.directory / FLEET_TOKEN_FILE, secrets.token_bytes(32).hex().encode())
     control = SigningKey.generate()
     return Starting(plan, control, launch_workers(supervisor, plan, control))
@@ -115,6 +134,33 @@ def finish_cloud(supervisor: Supervisor, starting: Starting) -> LocalCloud:
     addresses = [worker.address("grpc") for worker in workers]
     gateway = supervisor.start(_gateway_plan(plan, keys, addresses, public))
     return LocalCloud(plan, gateway, workers, keys, public)
+
+
+def _process_names(plan: CloudPlan) -> list[str]:
+    return ["gateway", *(f"worker-{number}" for number in range(plan.workers))]
+
+
+def _issue_tls(plan: CloudPlan) -> None:
+    """An authority of this cloud's own, and a server certificate for each process."""
+    authority = TlsAuthority(plan.directory / "tls", dt.datetime.now(dt.UTC))
+    hosts = dict.fromkeys(("localhost", "127.0.0.1", _host(plan), *plan.tls_hosts))
+    for name in _process_names(plan):
+        authority.issue(name, tuple(hosts))
+
+
+def _host(plan: CloudPlan) -> str:
+    return plan.listen.rpartition(":")[0].strip("[]")
+
+
+def _tls_settings(plan: CloudPlan, name: str) -> dict[str, str]:
+    if not plan.tls:
+        return {}
+    folder = plan.directory / "tls"
+    return {
+        "PREFILL_TLS_CERTIFICATE_FILE": str(folder / f"{name}.pem"),
+        "PREFILL_TLS_KEY_FILE": str(folder / f"{name}.key"),
+        "PREFILL_TLS_AUTHORITY_FILE": str(folder / AUTHORITY_FILE),
+    }
 
 
 def _worker_plan(plan: CloudPlan, name: str, control: SigningKey) -> ProcessPlan:
@@ -133,7 +179,8 @@ def _worker_plan(plan: CloudPlan, name: str, control: SigningKey) -> ProcessPlan
         "PREFILL_WORKER_ID": name,
         "PREFILL_DATACENTER": plan.datacenter,
         "PREFILL_LISTEN": "127.0.0.1:0",
-        "PREFILL_DATA_LISTEN": "127.0.0.1:0",
+        "PREFILL_DATA_LISTEN": f"{plan.listen.rpartition(':')[0]}:0",
+        "PREFILL_DATA_HOST": next(iter(plan.tls_hosts), _host(plan)),
         "PREFILL_METRICS_LISTEN": "127.0.0.1:0",
         "PREFILL_CHECKPOINTS": ",".join(f"{n}={p}" for n, p in plan.checkpoints.items()),
         "PREFILL_NUMERICS_PROFILE": plan.profile,
@@ -141,6 +188,7 @@ def _worker_plan(plan: CloudPlan, name: str, control: SigningKey) -> ProcessPlan
         "PREFILL_WORKER_CERTIFICATE_FILE": str(write_private(home / "worker.certificate", signed)),
         "PREFILL_SPILL_DIR": str(private_directory(home / "spill")),
         "PREFILL_FLEET_TOKEN_FILE": str(plan.directory / FLEET_TOKEN_FILE),
+        **_tls_settings(plan, name),
         **plan.worker_settings,
     }
     return ProcessPlan(name, "prefill_data.worker", settings, plan.directory / f"{name}.log")
@@ -160,6 +208,7 @@ def _gateway_plan(
         "PREFILL_SPOOL_DIR": str(private_directory(home / "spool")),
         "PREFILL_FLEET_TOKEN_FILE": str(plan.directory / FLEET_TOKEN_FILE),
         "PREFILL_CONTROL_PUBLIC_KEY": control_public_key.hex(),
+        **_tls_settings(plan, "gateway"),
         **plan.gateway_settings,
     }
     return ProcessPlan("gateway", "prefill_data.gateway", settings, plan.directory / "gateway.log")
@@ -167,10 +216,14 @@ def _gateway_plan(
 
 def save_credentials(cloud: LocalCloud) -> Path:
     """Leave endpoint, key and pinned control key where `generate` looks for them (0600)."""
+    authority = cloud.plan.directory / "tls" / AUTHORITY_FILE
     document = {
         "endpoint": cloud.endpoint,
         "api_key": cloud.keys[0].secret,
         "control_public_key": cloud.control_public_key.hex(),
+        "tls_authority": str(cloud.plan.directory / "tls" / AUTHORITY_FILE)
+        if cloud.plan.tls
+        else "",
     }
     return write_private(cloud.plan.directory / CLOUD_FILE, json.dumps(document).encode())
 
@@ -185,8 +238,6 @@ def load_credentials(directory: Path) -> Credentials:
         )
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return Credentials(
-            document["endpoint"], document["api_key"], document["control_public_key"]
-        )
+        return Credentials(**document)
     except (ValueError, KeyError, TypeError) as error:
         raise StackError(f"{path} is damaged", "start `prefill-cloud up` again") from error

@@ -1,8 +1,8 @@
 """transformers alone, in a process of its own: what our tokens and logits are compared with.
 
-`python -m prefill_engine.oracle --checkpoint DIR --tokens FILE.npy --max-new 64 --output FILE.npz`
-imports none of our kernels. The prompt goes in by steps, so that its memory stays bounded; the
-output holds `tokens` [n] int64, greedy, and `logits` [n, vocab] float32.
+`python -m prefill_engine.oracle --checkpoint DIR --question PROMPT.npy ANSWER.npz --max-new 64`
+imports none of our kernels; `--question` may be given again. A prompt goes in by steps, so that its
+memory stays bounded; an answer holds `tokens` [n] int64, greedy, and `logits` [n, vocab] float32.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 
 @torch.inference_mode()
 def continue_greedily(
-    checkpoint: Path, prompt: np.ndarray, max_new: int, step_tokens: int
+    model: PreTrainedModel, prompt: np.ndarray, max_new: int, step_tokens: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Greedy tokens and their logits after `prompt` `[T]`, computed in float32."""
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     cache = DynamicCache(config=model.config)
     ids = torch.from_numpy(prompt.astype(np.int64))[None]
     chosen: list[int] = []
     logits: list[np.ndarray] = []
-    portions = list(torch.split(ids, step_tokens, dim=1))
+    portions = list(ids.split(step_tokens, dim=1))
     while len(chosen) < max_new:
         for portion in portions:
             last = model(portion, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
@@ -37,17 +36,26 @@ def continue_greedily(
 
 
 def main() -> None:
-    """Read a prompt, write its continuation."""
+    """Read prompts, write their continuations."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--tokens", type=Path, required=True, help="a .npy of uint32 token ids")
+    parser.add_argument(
+        "--question",
+        type=Path,
+        nargs=2,
+        action="append",
+        required=True,
+        metavar=("PROMPT.npy", "ANSWER.npz"),
+        help="uint32 token ids, and where their continuation goes",
+    )
     parser.add_argument("--max-new", type=int, default=64)
     parser.add_argument("--step", type=int, default=2048)
-    parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
-    prompt = np.load(options.tokens, allow_pickle=False)
-    tokens, logits = continue_greedily(options.checkpoint, prompt, options.max_new, options.step)
-    np.savez(options.output, tokens=tokens, logits=logits)
+    model = AutoModelForCausalLM.from_pretrained(options.checkpoint, dtype=torch.float32)
+    for question, answer in options.question:
+        prompt = np.load(question, allow_pickle=False)
+        tokens, logits = continue_greedily(model, prompt, options.max_new, options.step)
+        np.savez(answer, tokens=tokens, logits=logits)
 
 
 if __name__ == "__main__":

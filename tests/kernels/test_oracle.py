@@ -11,7 +11,7 @@ from prefill_engine.random_checkpoint import write_random_checkpoint
 def run_oracle(folder, tokens, output, step):
     prompt = output.with_suffix(".npy")
     np.save(prompt, tokens)
-    arguments = ("--tokens", prompt, "--max-new", "4", "--step", str(step), "--output", output)
+    arguments = ("--question", prompt, output, "--max-new", "4", "--step", str(step))
     command = [sys.executable, "-m", "prefill_engine.oracle", "--checkpoint", folder, *arguments]
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
     return np.load(output, allow_pickle=False)

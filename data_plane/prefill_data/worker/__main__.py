@@ -20,7 +20,7 @@ from prefill_data.errors import SettingsError
 from prefill_data.failpoints import Failpoints
 from prefill_data.process import bind_grpc, now_ms, run_process, say_ready, serve_metrics
 from prefill_data.refusals import SERVER_OPTIONS
-from prefill_data.settings import Tls, WorkerSettings
+from prefill_data.settings import Address, Tls, WorkerSettings
 from prefill_data.transport.server import DataPlan, DataServer
 from prefill_data.worker.attempts import AttemptBook, AttemptLimits
 from prefill_data.worker.metrics import WorkerMetrics
@@ -113,7 +113,7 @@ async def _listen(
     stack.push_async_callback(data.stop)
     server = grpc.aio.server(options=SERVER_OPTIONS)
     address = bind_grpc(server, settings.listen, settings.tls)
-    data_address = settings.data_endpoint or settings.data_listen.text(data_port)
+    data_address = Address(settings.data_host, data_port).text()
     listing = Listing(
         certificate=settings.certificate,
         data_endpoint=data_address,

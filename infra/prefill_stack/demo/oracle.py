@@ -1,8 +1,9 @@
 """Plain transformers, without our kernels, in another process: what the demo compares with."""
 
 import asyncio
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,36 +16,49 @@ STEP_TOKENS = 2_048
 
 
 @dataclass(frozen=True)
-class Question:
-    """The files of one run of the oracle."""
+class Questions:
+    """The prompts of one run of the oracle, and the folder of their files."""
 
     folder: Path
     checkpoint: Path
+    prompts: Mapping[str, Sequence[int]]
     max_new: int
 
-    def write(self, prompt: Sequence[int]) -> None:
+    def write(self) -> None:
+        """The prompts as files."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        np.save(self.folder / "tokens.npy", np.asarray(prompt, dtype=np.uint32))
+        for name, prompt in self.prompts.items():
+            np.save(self.folder / f"{name}.npy", np.asarray(prompt, dtype=np.uint32))
 
     def command(self) -> list[str]:
-        module = ["prefill_stack.child", "prefill_engine.oracle"]
-        files = ["--tokens", str(self.folder / "tokens.npy")]
-        files += ["--output", str(self.folder / "answer.npz")]
-        numbers = ["--max-new", str(self.max_new), "--step", str(STEP_TOKENS)]
-        checkpoint = ["--checkpoint", str(self.checkpoint)]
-        return [sys.executable, "-m", *module, *checkpoint, *files, *numbers]
+        """The process: it loads the model once and answers in the order of the prompts."""
+        command = [sys.executable, "-m", "prefill_stack.child", "prefill_engine.oracle"]
+        command += ["--checkpoint", str(self.checkpoint)]
+        for name in self.prompts:
+            question, answer = (self.folder / f"{name}.{end}" for end in ("npy", "npz"))
+            command += ["--question", str(question), str(answer)]
+        return [*command, "--max-new", str(self.max_new), "--step", str(STEP_TOKENS)]
 
-    def answer(self) -> Continuation:
-        with np.load(self.folder / "answer.npz", allow_pickle=False) as answer:
-            return Continuation([int(t) for t in answer["tokens"]], answer["logits"])
+    def answers(self) -> dict[str, Continuation]:
+        """What the oracle wrote."""
+        found = {}
+        for name in self.prompts:
+            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as answer:
+                tokens = [int(t) for t in answer["tokens"]]
+                found[name] = Continuation(tokens, answer["logits"])
+        return found
 
 
-async def ask_oracle(question: Question, prompt: Sequence[int]) -> Continuation:
-    """Greedy tokens and logits of the all-local run."""
-    question.write(prompt)
+async def ask_oracle(questions: Questions) -> dict[str, Continuation]:
+    """Greedy tokens and logits of the all-local runs; one core, the scenes have the others."""
+    questions.write()
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *question.command(), stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT
+        *questions.command(),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) // 2))},
     )
     try:
         output = await process.stdout.read() if process.stdout is not None else b""
@@ -59,4 +73,4 @@ async def ask_oracle(question: Question, prompt: Sequence[int]) -> Continuation:
             f"the transformers oracle stopped with exit code {code}: {' '.join(words)}",
             "run `prefill-cloud version`; transformers must be the pinned version",
         )
-    return question.answer()
+    return questions.answers()

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from prefill_engine.engine import StepEngine
 
 from prefill_stack import shipped
 from prefill_stack.demo import scenes
 from prefill_stack.demo.decoding import Continuation, continue_greedily
-from prefill_stack.demo.oracle import Question, ask_oracle
+from prefill_stack.demo.oracle import Questions, ask_oracle
 from prefill_stack.demo.prompt import read_prompt
 from prefill_stack.demo.result import DemoResult
 from prefill_stack.local_cloud import CloudPlan, LocalCloud, begin_cloud, finish_cloud
@@ -102,17 +103,11 @@ async def scene_d(stage: Stage, say: Say) -> tuple[list[int], int]:
 async def play(stage: Stage, result: DemoResult, say: Say) -> None:
     """All scenes; transformers computes in its own process while b, c and d play."""
     long = await scene_a(stage, result, say)
+    prompts = {"short": stage.short, "other": stage.other, "long": stage.prompt}
     checkpoint = shipped.checkpoint(shipped.CODE_LM)
-    prompts = {"short": stage.short, "other": stage.other, "long": list(stage.prompt)}
-
-    async def ask_all() -> dict[str, Continuation]:
-        answers = {}
-        for name, prompt in prompts.items():
-            question = Question(stage.folder / name, checkpoint, scenes.NEW_TOKENS)
-            answers[name] = await ask_oracle(question, prompt)
-        return answers
-
-    oracle = asyncio.create_task(ask_all())
+    questions = Questions(stage.folder / "oracle", checkpoint, prompts, scenes.NEW_TOKENS)
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # the oracle has the others
+    oracle = asyncio.create_task(ask_oracle(questions))
     try:
         await scene_b(stage, result, say)
         pair = await scenes.two_tenants(stage.cloud, stage.code_lm, (stage.short, stage.other))
@@ -122,12 +117,11 @@ async def play(stage: Stage, result: DemoResult, say: Say) -> None:
         answers = await oracle
     finally:
         oracle.cancel()
+        await asyncio.gather(oracle, return_exceptions=True)
     result.tokens_equal = long.tokens == answers["long"].tokens
     result.max_abs_logit_difference = greatest_difference(long, answers["long"])
-    result.concurrent_equal = [c.tokens for c in pair] == [
-        answers["short"].tokens,
-        answers["other"].tokens,
-    ]
+    expected = [answers["short"].tokens, answers["other"].tokens]
+    result.concurrent_equal = [each.tokens for each in pair] == expected
     result.fallback_tokens_equal = fallback_tokens == answers["short"].tokens
 
 

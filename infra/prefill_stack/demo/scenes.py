@@ -46,7 +46,10 @@ class Fallback:
 def client_of(cloud: LocalCloud, tenant: str) -> AsyncClient:
     """An SDK client with this tenant's key and the pinned control key."""
     return AsyncClient(
-        cloud.endpoint, cloud.key_of(tenant), control_public_key=cloud.control_public_key
+        cloud.endpoint,
+        cloud.key_of(tenant),
+        control_public_key=cloud.control_public_key,
+        tls_roots=cloud.tls_roots,
     )
 
 
