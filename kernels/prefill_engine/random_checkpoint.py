@@ -37,9 +37,34 @@ def random_shape(seed: int) -> Shape:
     )
 
 
+# The wide model of the speed figures: sizes where matrix products, not overheads, decide.
+WIDE = Shape(
+    vocab_size=2048,
+    hidden_size=1024,
+    dense_size=2560,
+    kda_layers=(1, 2, 3),
+    mla_layers=(4,),
+    kda_heads=8,
+    kda_head_dim=128,
+    mla_heads=8,
+    latent_size=512,
+    nope_dim=128,
+    rope_dim=64,
+    value_dim=128,
+    experts=8,
+    experts_per_token=2,
+    expert_size=512,
+)
+
+
 def write_random_checkpoint(folder: Path, seed: int) -> Path:
     """A checkpoint folder as transformers saves it, fp32, weights large enough to matter."""
+    return write_checkpoint(folder, random_shape(seed), seed, deviation=0.1)
+
+
+def write_checkpoint(folder: Path, shape: Shape, seed: int, *, deviation: float) -> Path:
+    """A checkpoint of this shape with normal weights, fp32, as transformers saves it."""
     torch.manual_seed(seed)
-    config = KimiLinearConfig(**make_config(random_shape(seed)), initializer_range=0.1)
+    config = KimiLinearConfig(**make_config(shape), initializer_range=deviation)
     KimiLinearForCausalLM(config).save_pretrained(folder)
     return folder

@@ -1,71 +1,90 @@
-"""Bench `prefill`: our engine against plain transformers at 4,096 tokens; ours also at 16,384."""
+"""Bench `prefill`: our engine against plain transformers, both in this run, by turns.
 
-import time
+Ratios are transformers' median seconds over ours (above 1: we are faster), on random tokens, fp32,
+all threads. At 16,384 tokens transformers goes once, in steps of 2,048; ours is a median there too.
+"""
 
-import numpy as np
-from prefill_engine.engine import StepEngine
+import tempfile
+from pathlib import Path
 
 from prefill_stack import shipped
 
-COMPARED_TOKENS = 4_096
-LONG_TOKENS = 16_384
-SEED = 7
-REPEATS = 3
+ROUNDS = 5
+SHORT_TOKENS, COMPARED_TOKENS, LONG_TOKENS = 64, 4_096, 16_384
+DECODED_TOKENS = 64
+THEIR_STEP_TOKENS = 2_048
+THEIR_KDA_TOKENS = 512
 
 
-def _prompt(vocab_size: int, count: int) -> np.ndarray:
-    random = np.random.default_rng(SEED)
-    return random.integers(0, vocab_size, count, dtype=np.uint32)
+def whole_prefill(folder: Path, tokens: int, rounds: int) -> float:
+    """How many times as fast as transformers' one forward over these tokens."""
+    from prefill_engine.bench.sides import Ours, Theirs
+    from prefill_engine.bench.timing import in_turns
+    from prefill_engine.bench.tokens import prompt
+
+    ours, theirs = Ours(folder), Theirs(folder)
+    ids = prompt(ours.engine.vocab_size, tokens)
+    mine, yours = in_turns((lambda: ours.prefill(ids), lambda: theirs.prefill(ids)), rounds)
+    return yours / mine
 
 
-def seconds_ours(engine: StepEngine, tokens: np.ndarray) -> float:
-    """Best of three whole prefills of these tokens (the first also touches fresh memory)."""
-    best = float("inf")
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        handle = engine.open(tokens)
-        done = 0
-        while done < len(tokens):
-            count = min(engine.step_tokens, len(tokens) - done)
-            engine.step([(handle, count)])
-            done += count
-        engine.snapshot(handle)
-        best = min(best, time.perf_counter() - start)
-        engine.close(handle)
-    return best
+def long_prefill(folder: Path, *, compared: bool) -> tuple[float, float]:
+    """Our median seconds at 16,384 tokens, and the seconds of transformers' one run (or 0)."""
+    from prefill_engine.bench.sides import Ours, Theirs
+    from prefill_engine.bench.timing import in_turns
+    from prefill_engine.bench.tokens import prompt
+
+    ours = Ours(folder)
+    ids = prompt(ours.engine.vocab_size, LONG_TOKENS)
+    (mine,) = in_turns((lambda: ours.prefill(ids),), ROUNDS)
+    if not compared:
+        return mine, 0.0
+    theirs = Theirs(folder)
+    (yours,) = in_turns((lambda: theirs.prefill(ids, THEIR_STEP_TOKENS),), 1, warm=0)
+    return mine, yours
 
 
-def seconds_transformers(folder: str, tokens: np.ndarray, step_tokens: int) -> float:
-    """One prefill by transformers in the same steps, with its own cache."""
-    import torch
-    from transformers import AutoModelForCausalLM, DynamicCache
+def decoding(folder: Path) -> float:
+    """transformers' `generate` over our loop, the prefill of 64 tokens taken off on both sides."""
+    from prefill_engine.bench.sides import Ours, Theirs
+    from prefill_engine.bench.timing import in_turns
+    from prefill_engine.bench.tokens import prompt
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    cache = DynamicCache(config=model.config)
-    ids = torch.from_numpy(tokens.astype(np.int64))[None]
-    start = time.perf_counter()
-    with torch.no_grad():
-        for first in range(0, ids.shape[1], step_tokens):
-            part = ids[:, first : first + step_tokens]
-            model(input_ids=part, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return time.perf_counter() - start
+    ours, theirs = Ours(folder), Theirs(folder)
+    ids = prompt(ours.engine.vocab_size, SHORT_TOKENS)
+    sides = (
+        lambda: ours.generate(ids, 1),
+        lambda: ours.generate(ids, 1 + DECODED_TOKENS),
+        lambda: theirs.generate(ids, 1),
+        lambda: theirs.generate(ids, 1 + DECODED_TOKENS),
+    )
+    first, all_ours, their_first, all_theirs = in_turns(sides, ROUNDS)
+    return (all_theirs - their_first) / (all_ours - first)
 
 
 def run() -> dict[str, object]:
-    """Seconds and tokens per second of both; the model is the shipped code LM."""
-    folder = shipped.checkpoint(shipped.CODE_LM)
-    engine = StepEngine.load(folder, max_tokens=LONG_TOKENS)
-    compared = _prompt(engine.vocab_size, COMPARED_TOKENS)
-    ours = seconds_ours(engine, compared)
-    ours_long = seconds_ours(engine, _prompt(engine.vocab_size, LONG_TOKENS))
-    theirs = seconds_transformers(str(folder), compared, engine.step_tokens)
+    """All figures; some minutes, most of them transformers'."""
+    from prefill_engine.bench.kda import measure_kda
+    from prefill_engine.bench.peak_memory import peak_bytes
+    from prefill_engine.random_checkpoint import WIDE, write_checkpoint
+
+    small = shipped.checkpoint(shipped.CODE_LM)
+    with tempfile.TemporaryDirectory() as scratch:
+        wide = write_checkpoint(Path(scratch), WIDE, seed=0, deviation=0.02)
+        shipped_ratio = whole_prefill(small, COMPARED_TOKENS, ROUNDS)
+        short_ratio = whole_prefill(small, SHORT_TOKENS, 4 * ROUNDS)
+        wide_ratio = whole_prefill(wide, COMPARED_TOKENS, ROUNDS)
+        ours_wide, theirs_wide = long_prefill(wide, compared=True)
+    ours_long, _ = long_prefill(small, compared=False)
+    kda = measure_kda(COMPARED_TOKENS, THEIR_KDA_TOKENS, ROUNDS)
     return {
-        "model": shipped.CODE_LM,
-        "tokens": COMPARED_TOKENS,
-        "ours_seconds": round(ours, 3),
-        "transformers_seconds": round(theirs, 3),
-        "speedup": round(theirs / ours, 2),
-        "ours_tokens_per_second": round(COMPARED_TOKENS / ours),
-        "long_tokens": LONG_TOKENS,
-        "long_ours_seconds": round(ours_long, 3),
+        "shipped_4096_ratio": round(shipped_ratio, 2),
+        "wide_4096_ratio": round(wide_ratio, 2),
+        "wide_16384_ratio": round(theirs_wide / ours_wide, 2),
+        "short_64_ratio": round(short_ratio, 2),
+        "kda_gemm_peak_fraction": round(kda.gemm_peak_fraction, 3),
+        "kda_ratio": round(kda.ratio, 1),
+        "decode_ratio": round(decoding(small), 2),
+        "tokens_per_second_16384": round(LONG_TOKENS / ours_long),
+        "peak_rss_16384_bytes": peak_bytes(small, LONG_TOKENS),
     }

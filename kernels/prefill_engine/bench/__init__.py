@@ -1,0 +1,1 @@
+"""What the speed figures are made of: our engine, transformers and the machine's own limits."""
