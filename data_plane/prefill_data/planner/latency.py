@@ -18,7 +18,7 @@ from prefill_data.planner.queueing import (
     NO_WAIT,
     Service,
     WaitingTime,
-    departure_variation,
+    smoothing,
     waiting_time,
 )
 from prefill_data.planner.wire import Held, held, wire_waits
@@ -126,12 +126,15 @@ def _paths(scenario: Scenario, plan: Plan, flows: list[Flow], rate_rps: float) -
     waits = {
         pool: waiting_time(p.service, rate_rps * p.share, p.servers) for pool, p in pools.items()
     }
-    variation = {
-        pool: departure_variation(p.service, rate_rps * p.share, p.servers)
-        for pool, p in pools.items()
+    smoothed = {
+        pool: smoothing(p.service, rate_rps * p.share, p.servers) for pool, p in pools.items()
     }
-    slots = _slot_waits(scenario, plan, rate_rps)
-    wires = wire_waits(flows, rate_rps, variation)
+    gaps = {p: 1 + smoothed[p] * (pools[p].service.squared_variation - 1) for p in pools}
+    slots = {
+        local.name: wait.times(_mean_over(flows, gaps, local.name))
+        for local, wait in zip(plan.locals, _slot_waits(scenario, plan, rate_rps), strict=True)
+    }
+    wires = wire_waits(flows, rate_rps, smoothed)
     return [
         _Path(flow.share, waits[flow.pool].plus(slots[flow.target]), held(flow, wires))
         for flow in flows
@@ -148,15 +151,23 @@ def _pool(flows: list[Flow], pool: Resource) -> _Pool:
     return _Pool(service, share, members[0].servers)
 
 
-def _slot_waits(scenario: Scenario, plan: Plan, rate_rps: float) -> dict[str, WaitingTime]:
+def _mean_over(flows: list[Flow], gaps: dict[Resource, float], target: str) -> float:
+    """The squared variation of gaps between arrivals at a local cluster's slots (Kingman's c_a^2).
+
+    Slots are held for equal times, so it is the factor on the wait of M/D/k.
+    """
+    mine = [flow for flow in flows if flow.target == target]
+    return sum(f.share * gaps[f.pool] for f in mine) / sum(f.share for f in mine)
+
+
+def _slot_waits(scenario: Scenario, plan: Plan, rate_rps: float) -> list[WaitingTime]:
     """For a decode slot: every request holds one for L_out steps at the full batch's pace."""
-    waits = {}
+    waits = []
     for cluster, local in zip(scenario.local_clusters, plan.locals, strict=True):
         seconds = local.decode_step_seconds * cluster.lengths.mean_output_tokens
         service = Service(np.array([seconds]), np.array([1.0]))
-        waits[cluster.name] = waiting_time(
-            service, rate_rps * cluster.share, local.n_d * local.decode_slots
-        )
+        slots = local.n_d * local.decode_slots
+        waits.append(waiting_time(service, rate_rps * cluster.share, slots))
     return waits
 
 

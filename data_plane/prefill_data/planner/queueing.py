@@ -13,7 +13,7 @@ The mean of the Allen-Cunneen form is beside it for comparison: it has no P90.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -41,6 +41,11 @@ class Service:
         """E[S^order] in seconds^order."""
         return float(self.weights @ self.seconds**order)
 
+    @property
+    def squared_variation(self) -> float:
+        """c_s^2 = Var(S) / E[S]^2."""
+        return max(0.0, self.moment(2) / self.moment(1) ** 2 - 1)
+
 
 @dataclass(frozen=True, eq=False)
 class WaitingTime:
@@ -62,6 +67,10 @@ class WaitingTime:
     def _table(self) -> tuple[Floats, Floats]:
         places = np.concatenate(([0.0], (np.arange(len(self.masses)) + 0.5) * self.step_seconds))
         return places, np.concatenate(([1 - self.wait_probability], np.cumsum(self.masses)))
+
+    def times(self, factor: float) -> "WaitingTime":
+        """As likely to wait, but this many times as long."""
+        return replace(self, step_seconds=self.step_seconds * factor)
 
     def plus(self, other: "WaitingTime") -> "WaitingTime":
         """The sum of two independent waits."""
@@ -101,20 +110,17 @@ def allen_cunneen_seconds(service: Service, rate_rps: float, servers: int) -> fl
     """Mean wait by Allen-Cunneen: Erlang's C times (1 + c^2)/2 times S/(k (1 - rho))."""
     mean = service.moment(1)
     utilisation = rate_rps * mean / servers
-    squared_variation = service.moment(2) / mean**2 - 1
     exponential = erlang_c(rate_rps * mean, servers) * mean / (servers * (1 - utilisation))
-    return exponential * (1 + squared_variation) / 2
+    return exponential * (1 + service.squared_variation) / 2
 
 
-def departure_variation(service: Service, rate_rps: float, servers: int) -> float:
-    """Squared variation of the gaps between a pool's departures, for Poisson arrivals.
+def smoothing(service: Service, rate_rps: float, servers: int) -> float:
+    """How far a pool has evened out what leaves it: 0 as random as it came, 1 as its service.
 
-    Whitt (1983): 1 + rho^2 (c_s^2 - 1) / sqrt(k). Below 1 the next queue waits less (Kingman).
+    Whitt (1983): rho^2 / sqrt(k), so that the gaps between departures have the squared variation
+    1 + smoothing * (c_s^2 - 1) for Poisson arrivals; Kingman's form tells the next queue's wait.
     """
-    mean = service.moment(1)
-    utilisation = rate_rps * mean / servers
-    squared_variation = service.moment(2) / mean**2 - 1
-    return max(0.0, 1 + utilisation**2 * (squared_variation - 1) / math.sqrt(servers))
+    return (rate_rps * service.moment(1) / servers) ** 2 / math.sqrt(servers)
 
 
 def waiting_time(service: Service, rate_rps: float, servers: int) -> WaitingTime:

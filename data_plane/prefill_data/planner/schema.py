@@ -4,9 +4,11 @@ Units are in the names: `bandwidth_gbps` is Gbit/s (10^9 bit), prices are intege
 currency (`micros`), lengths are tokens. Unknown fields are refused.
 """
 
+import re
 from typing import Any, Literal, TypeVar
 
 import msgspec
+import msgspec.inspect
 
 from prefill_data.planner.errors import InvalidInputError
 from prefill_data.planner.fleet import Form
@@ -173,11 +175,16 @@ def convert(document: Any, kind: type[T]) -> T:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `")
-        field = place.rstrip("`").removeprefix("$.") or "the file"
-        raise InvalidInputError(field, problem, _remedy(field, problem)) from error
+        field = place.rstrip("`").removeprefix("$").removeprefix(".") or "the file"
+        remedy = _unit_remedy(field, problem)
+        if remedy is None:
+            known = ", ".join(sorted(_fields_at(kind, field)))
+            remedy = f"fields there: {known}" if known else "the planner's README has every field"
+        raise InvalidInputError(field, problem, remedy) from error
 
 
-def _remedy(field: str, problem: str) -> str:
+def _unit_remedy(field: str, problem: str) -> str | None:
+    """What to do about a number of the wrong unit or kind; None when it is no such mistake."""
     about = f"{field} {problem}".lower()
     if any(word in about for word in ("bandwidth", "egress", "gbit", "gbyte", "gb_per")):
         return "bandwidth_gbps and egress_gbps are numbers in Gbit/s; GB/s times 8 is Gbit/s"
@@ -185,4 +192,31 @@ def _remedy(field: str, problem: str) -> str:
         return "prices are whole millionths: 2.50 USD an hour is price_micros_per_gpu_hour: 2500000"
     if any(word in about for word in ("rtt", "_ms", "seconds")):
         return "times carry their unit in the field's name: rtt_ms, ttft_p90_seconds"
-    return "the planner's README describes every field"
+    return None
+
+
+def _fields_at(kind: type[Any], place: str) -> set[str]:
+    """The field names of the object that an error's path leads to, or that holds that value."""
+    current, names = [msgspec.inspect.type_info(kind)], set[str]()
+    steps = [] if place == "the file" else re.findall(r"\[[^]]*\]|[^.\[]+", place)
+    for step in [*steps, ""]:
+        structs = [s for each in current for s in _structs(each)]
+        if structs:
+            names = {f.encode_name for s in structs for f in s.fields}
+        if step.startswith("["):
+            current = [inner for each in current for inner in _items(each)]
+        else:
+            current = [f.type for s in structs for f in s.fields if f.encode_name == step]
+    return names
+
+
+def _structs(kind: msgspec.inspect.Type) -> list[msgspec.inspect.StructType]:
+    if isinstance(kind, msgspec.inspect.UnionType):
+        return [struct for each in kind.types for struct in _structs(each)]
+    return [kind] if isinstance(kind, msgspec.inspect.StructType) else []
+
+
+def _items(kind: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
+    if isinstance(kind, msgspec.inspect.ListType):
+        return [kind.item_type]
+    return [kind.value_type] if isinstance(kind, msgspec.inspect.DictType) else []

@@ -143,3 +143,50 @@ def test_ttft_is_what_a_long_simulation_sees(fcfs, name, load):
     mean, p90 = compare(fcfs, name, load, count=1_500_000)
     assert mean == pytest.approx(1, abs=0.03)
     assert p90 == pytest.approx(1, abs=0.04)
+
+
+def fluid_seconds(start, prefill, wired_bytes, bytes_per_second):
+    """Seconds after each prefill's end until its last byte left a wire of fluid.
+
+    Bytes leave in the order they are produced: evenly while a prefill runs, the closing set at its
+    end. The backlog is the reflected sum of what came less what the wire could send.
+    """
+    overlapped, closing = wired_bytes
+    count = len(start)
+    times = np.concatenate([start, start + prefill])
+    order = np.argsort(times, kind="stable")
+    slopes = np.concatenate([overlapped / prefill, -overlapped / prefill])[order]
+    jumps = np.concatenate([np.zeros(count), closing])[order]
+    gaps = np.diff(times[order], append=times[order][-1])
+    drift = (np.cumsum(slopes) - bytes_per_second) * gaps
+    before = np.concatenate([[0.0], np.cumsum(drift)[:-1]]) + np.cumsum(jumps) - jumps
+    backlog = before + jumps - np.minimum.accumulate(np.minimum(before, 0.0))
+    left = np.empty(2 * count)
+    left[order] = backlog / bytes_per_second
+    return left[count:]
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("load", [0.5, 0.7, 0.85])
+@pytest.mark.parametrize("gbps", [100.0, 13.0, 10.0, 5.0, 3.0])
+def test_a_wire_of_fluid_is_not_far_from_a_queue_of_states(fcfs, paper, gbps, load):
+    """What first come first served costs in truth where transfers interleave."""
+    scenario = with_bandwidth(paper, gbps)
+    plan = solve(scenario)
+    rate = load * capacity_rps(scenario, plan)
+    flows = flows_of(scenario, plan)
+    drawn = draw(flows, rate, 400_000, seed=2)
+    done = np.empty(len(drawn.arrivals))
+    for index, flow in enumerate(flows):
+        mine = drawn.flow == index
+        prefill, arrivals = drawn.prefill[mine], drawn.arrivals[mine]
+        start = arrivals + fcfs(arrivals, prefill, flow.servers)
+        done[mine] = start + prefill
+        if flow.wired:
+            wired_bytes = drawn.overlapped[mine], drawn.closing[mine]
+            speed = flow.wired.bytes_per_second
+            done[mine] += fluid_seconds(start, prefill, wired_bytes, speed)
+    seen = (done - drawn.arrivals)[len(done) // 20 :]
+    found = ttft(scenario, plan, rate)
+    assert found.mean_seconds == pytest.approx(seen.mean(), rel=0.05)
+    assert found.p90_seconds == pytest.approx(np.quantile(seen, 0.9), rel=0.09)
