@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOMS = ("control_plane", "data_plane", "infra", "kernels", "sdk")
+ROOMS = ("control_plane", "data_plane", "infra", "kernels", "migrations", "sdk")
 SKIPPED_FOLDERS = frozenset({"__pycache__", "build", "dist", "node_modules"})
 
 

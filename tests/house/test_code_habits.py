@@ -10,7 +10,7 @@ CODE_CARRIERS = frozenset(
 BANNED_CALLS = frozenset({"torch.load", "yaml.load", "eval", "exec", "pandas.read_pickle"})
 BROAD = frozenset({"Exception", "BaseException"})
 MONEY_SUFFIX = "_micros"
-ROOMS = ("control_plane", "data_plane", "infra", "kernels", "sdk")
+ROOMS = ("control_plane", "data_plane", "infra", "kernels", "migrations", "sdk")
 
 
 def code_carrying(tree):

@@ -40,7 +40,7 @@ def test_no_drawers(repository):
 
 
 def test_room_folders_and_tests_are_no_packages(repository):
-    folders = ("control_plane", "data_plane", "infra", "kernels", "sdk")
+    folders = ("control_plane", "data_plane", "infra", "kernels", "migrations", "sdk")
     rooms = [repository.root / folder / "__init__.py" for folder in folders]
     tests = list((repository.root / "tests").rglob("__init__.py"))
     assert not [path for path in [*rooms, *tests] if path.exists()]
@@ -53,7 +53,7 @@ def test_every_package_is_typed(repository):
 
 
 def test_every_room_has_a_readme(repository):
-    rooms = ("control_plane", "data_plane", "infra", "kernels", "sdk", "tests")
+    rooms = ("control_plane", "data_plane", "infra", "kernels", "migrations", "sdk", "tests")
     readmes = [repository.root / room / "README.md" for room in rooms]
     short = [p for p in readmes if not p.exists() or len(p.read_text(encoding="utf-8")) < 200]
     assert not [repository.name(p) for p in short]

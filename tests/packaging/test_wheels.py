@@ -10,6 +10,8 @@ import pytest
 
 CARRIED = {
     ".": {
+        "prefill_control",
+        "prefill_migrations",
         "prefill_fleet",
         "prefill_data",
         "prefill_stack",
@@ -23,7 +25,7 @@ CARRIED = {
 }
 HEAVY = ("torch", "transformers", "litestar", "sqlalchemy", "redis", "stripe")
 BUILD_NEEDS = ["pyproject.toml", "README.md", "LICENSE"]
-ROOMS = ("control_plane", "data_plane", "infra", "kernels", "sdk")
+ROOMS = ("control_plane", "data_plane", "infra", "kernels", "migrations", "sdk")
 
 IMPORT_AND_TELL = f"""
 import sys

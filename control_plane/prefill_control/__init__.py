@@ -1,0 +1,1 @@
+"""The control plane: who may prefill, where, how much, at what price."""

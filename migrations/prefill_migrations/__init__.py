@@ -1,0 +1,1 @@
+"""The database's shape: roles, versions, and how they are applied."""
