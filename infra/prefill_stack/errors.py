@@ -40,7 +40,8 @@ def complaint(error: BaseException) -> Complaint | None:
     remedy = getattr(error, "remedy", None)
     if isinstance(remedy, str):
         code = getattr(error, "exit_code", 1)
-        return Complaint(str(error) or type(error).__name__, remedy, code)
+        message = getattr(error, "message", "") or str(error) or type(error).__name__
+        return Complaint(message, remedy, code)
     if isinstance(error, ImportError):
         return Complaint(str(error), "this installation lacks a part: run `make setup`", 1)
     if isinstance(error, OSError) and error.filename is not None:

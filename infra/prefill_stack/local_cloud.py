@@ -221,9 +221,7 @@ def save_credentials(cloud: LocalCloud) -> Path:
         "endpoint": cloud.endpoint,
         "api_key": cloud.keys[0].secret,
         "control_public_key": cloud.control_public_key.hex(),
-        "tls_authority": str(cloud.plan.directory / "tls" / AUTHORITY_FILE)
-        if cloud.plan.tls
-        else "",
+        "tls_authority": str(authority) if cloud.plan.tls else "",
     }
     return write_private(cloud.plan.directory / CLOUD_FILE, json.dumps(document).encode())
 

@@ -1,110 +1,147 @@
-"""`prefill-cloud generate`: complete a prompt greedily, prefilled by a running cloud or here."""
+"""`prefill-cloud generate`: complete a prompt, prefilled by a running cloud or here."""
 
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefill_stack.commands.access import Access, open_client
 from prefill_stack.commands.up import DEFAULT_DIRECTORY
-from prefill_stack.console import people, print_json, quiet_libraries
+from prefill_stack.console import mebibytes, people, print_json, quiet_libraries
 from prefill_stack.errors import NotConfigured
 
 if TYPE_CHECKING:
-    from prefill_cloud import PrefilledState
-    from prefill_engine.engine import Handle, StepEngine
+    from prefill_cloud import Generation
+    from prefill_cloud.decode.local import LocalEngine
+    from prefill_cloud.generation import Options
 
     from prefill_stack.local_cloud import Credentials
 
+Show = Callable[[str], None]
+
 
 @dataclass(frozen=True)
-class Access:
-    """How a cloud is reached: what `up` left behind, or the options that replace it."""
+class Completion:
+    """What the command prints; `facts` are the cloud's, empty for a local prefill."""
 
-    directory: Path
-    endpoint: str | None
-    api_key: str | None
-    control_key: str | None
+    route: str
+    reason: str
+    tokens: list[int]
+    text: str
+    prompt_tokens: int
+    prefill_ms: float
+    facts: dict[str, object]
 
-    def credentials(self) -> "Credentials":
-        """All three options, or what `up` left; NotConfigured when neither is there."""
-        from prefill_stack.local_cloud import Credentials, load_credentials
+    def document(self) -> dict[str, object]:
+        """The JSON object."""
+        return {
+            "route": self.route,
+            "reason": self.reason,
+            "prompt_tokens": self.prompt_tokens,
+            "tokens": self.tokens,
+            "text": self.text,
+            "prefill_ms": round(self.prefill_ms, 1),
+            **self.facts,
+        }
 
-        if self.endpoint and self.api_key and self.control_key:
-            return Credentials(self.endpoint, self.api_key, self.control_key)
-        if self.endpoint or self.api_key or self.control_key:
-            raise NotConfigured(
-                "--endpoint, --api-key and --control-key go together",
-                "give all three, or none to use the cloud that `up` started here",
-            )
-        return load_credentials(self.directory)
+    def summary(self) -> str:
+        """One line for people."""
+        line = f"{self.prompt_tokens:,} tokens, prefilled {self.route} in {self.prefill_ms:,.0f} ms"
+        if self.facts:
+            raw, sent = (int(str(self.facts[f"bytes_{name}"])) for name in ("raw", "sent"))
+            line += f", state {mebibytes(raw)} sent as {mebibytes(sent)}"
+        return f"{line} ({self.reason})"
 
 
 def read_prompt(prompt: str, file: Path | None) -> str:
     """The prompt's text: an argument, a file, or stdin for `-`."""
-    if file is not None:
-        text = file.read_text(encoding="utf-8")
-    else:
-        text = sys.stdin.read() if prompt == "-" else prompt
+    try:
+        if file is not None:
+            text = file.read_text(encoding="utf-8")
+        else:
+            text = sys.stdin.read() if prompt == "-" else prompt
+    except UnicodeDecodeError as error:
+        place = "stdin" if file is None else str(file)
+        raise NotConfigured(
+            f"{place} is not UTF-8 text: byte {error.start} cannot be read", "give a text file"
+        ) from None
     if not text:
         raise NotConfigured("the prompt is empty", "give a PROMPT, --file FILE, or - for stdin")
     return text
 
 
-def prefill_here(engine: "StepEngine", tokens: list[int]) -> "Handle":
-    """Prefill N-1 tokens in this process."""
+def complete_here(engine: "LocalEngine", text: str, options: "Options", show: Show) -> Completion:
+    """Prefill and decode in this process, no cloud asked."""
     import numpy as np
+    from prefill_cloud.decode.text import StopStrings, TextStream
+    from prefill_cloud.generation import Wish
 
-    handle = engine.open(np.asarray(tokens, dtype=np.uint32))
-    done = 0
-    while done < len(tokens) - 1:
-        count = min(engine.step_tokens, len(tokens) - 1 - done)
-        engine.step([(handle, count)])
-        done += count
-    return handle
+    wish, vocabulary = Wish(**options), engine.vocabulary
+    if vocabulary is None:
+        raise NotConfigured("this checkpoint has no tokenizer", "restore its tokenizer.json")
+    tokens = np.asarray(vocabulary.encode(text), dtype=np.uint32)
+    started = time.perf_counter()
+    handle = engine.open(tokens, len(tokens) + wish.max_new_tokens)
+    covered = 0
+    while covered < len(tokens) - 1:
+        covered = engine.prefill(handle)
+    prefill_ms = (time.perf_counter() - started) * 1000
+    stream, stops, made, shown = TextStream(vocabulary), StopStrings(wish.stop_strings), [], ""
 
+    def give(piece: str) -> str:
+        show(piece)
+        return piece
 
-async def prefill_there(
-    access: "Credentials", engine: "StepEngine", tokens: list[int], deadline_seconds: float
-) -> "PrefilledState":
-    """A verified state from the cloud."""
-    from prefill_cloud import AsyncClient
-
-    async with AsyncClient(
-        access.endpoint,
-        access.api_key,
-        control_public_key=bytes.fromhex(access.control_public_key),
-    ) as client:
-        return await client.prefill(
-            tokens, engine.identity, engine.schema, deadline_seconds=deadline_seconds
-        )
-
-
-def decode(engine: "StepEngine", handle: "Handle", last: int, count: int) -> Iterator[int]:
-    """Greedy tokens, one by one, after token N was recomputed."""
-    token = last
-    for _ in range(count):
-        token = int(engine.decode_step(handle, token).argmax())
-        yield token
-
-
-def _emit(tokens: Iterator[int], tokenizer: "object", *, stream: bool) -> list[int]:
-    """Write the text as it grows (when streaming); return all tokens."""
-    made: list[int] = []
-    shown = ""
-    for token in tokens:
+    for token in engine.decode(handle, wish.sampling):
         made.append(token)
-        text = tokenizer.decode(made)  # type: ignore[attr-defined]
-        # A character may span tokens: what is shown is never taken back.
-        if stream and not text.endswith("\ufffd"):
-            sys.stdout.write(text[len(shown) :])
-            sys.stdout.flush()
-            shown = text
-    return made
+        if token in vocabulary.end_tokens:
+            break
+        shown += give(stops.push(stream.push(token)))
+        if stops.stopped or len(made) == wish.max_new_tokens:
+            break
+    if not stops.stopped:
+        shown += give(stops.push(stream.flush()) + stops.flush())
+    return Completion("here", "--local", made, shown, len(tokens), prefill_ms, {})
+
+
+async def complete_by_cloud(
+    credentials: "Credentials", engine: "LocalEngine", text: str, options: "Options", show: Show
+) -> Completion:
+    """Ask the cloud as the SDK's policy says; fall back to this process when it cannot."""
+    async with open_client(credentials) as client:
+        await client.models()  # a wrong key is said at once, and the threshold is the cloud's
+        async with client.session(engine) as session, session.stream(text, **options) as stream:
+            async for piece in stream:
+                show(piece.text)
+            return _completion(stream.result)
+
+
+def _completion(result: "Generation") -> Completion:
+    timeline = result.timeline.as_ms()
+    cloud = result.receipt is not None
+    facts: dict[str, object] = {}
+    if cloud:
+        facts = {
+            "bytes_raw": result.bytes_raw,
+            "bytes_sent": result.bytes_sent,
+            "amount_micros": result.amount_micros,
+        }
+    facts |= {"request_id": result.request_id} if result.request_id else {}
+    facts |= {"timeline_ms": {name: round(value, 1) for name, value in timeline.items()}}
+    return Completion(
+        route="by the cloud" if cloud else "here",
+        reason=result.reason,
+        tokens=result.tokens,
+        text=result.text,
+        prompt_tokens=result.prompt_tokens,
+        prefill_ms=timeline["total"] - timeline["first_token"],
+        facts=facts if cloud else {},
+    )
 
 
 def generate(
@@ -114,48 +151,57 @@ def generate(
     local: Annotated[bool, typer.Option("--local/--cloud", help="Where to prefill.")] = False,
     stream: Annotated[bool, typer.Option(help="Show text as it comes.")] = True,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate.")] = 64,
-    deadline_seconds: Annotated[float, typer.Option(min=0.1, help="For the cloud.")] = 120.0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0: greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer.")] = None,
+    deadline_seconds: Annotated[float, typer.Option(min=0.1, help="For the prefill.")] = 120.0,
     directory: Annotated[Path, typer.Option(help="Where `up` left its access.")] = (
         DEFAULT_DIRECTORY
     ),
     endpoint: Annotated[str | None, typer.Option(help="HOST:PORT of a gateway.")] = None,
     api_key: Annotated[str | None, typer.Option(envvar="PREFILL_API_KEY")] = None,
     control_key: Annotated[str | None, typer.Option(help="Control public key, hex.")] = None,
+    tls_roots: Annotated[Path | None, typer.Option(help="PEM of the cloud's authority.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Complete a prompt greedily; the state comes from the cloud unless --local."""
+    """Complete a prompt; a long one is prefilled by the cloud unless --local."""
     text = read_prompt(prompt, file)
-    access = Access(directory, endpoint, api_key, control_key)
+    access = Access(directory, endpoint, api_key, control_key, tls_roots)
     credentials = None if local else access.credentials()
     quiet_libraries()
-    from prefill_engine.engine import StepEngine
-    from prefill_engine.tokenizer import load_tokenizer
+    from prefill_cloud.decode.local import LocalEngine
 
     from prefill_stack import shipped
 
-    folder = checkpoint or shipped.checkpoint(shipped.CODE_LM)
-    tokenizer = load_tokenizer(folder)
-    tokens = [int(token) for token in tokenizer.encode(text)]
-    console = people(quiet=True)
-    started = time.perf_counter()
-    with console.status(f"prefilling {len(tokens):,} tokens"):
-        engine = StepEngine.load(folder, max_tokens=len(tokens) + max_new_tokens)
-        if credentials is None:
-            handle = prefill_here(engine, tokens)
-        else:
-            state = asyncio.run(prefill_there(credentials, engine, tokens, deadline_seconds))
-            capacity = len(tokens) + max_new_tokens
-            handle = engine.load_state(len(tokens) - 1, state.tensors, capacity)
-    prefill_ms = (time.perf_counter() - started) * 1000
-    steps = decode(engine, handle, tokens[-1], max_new_tokens)
-    made = _emit(steps, tokenizer, stream=stream and not as_json)
-    route = "local" if local else "cloud"
+    options: Options = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+        "stop": stop or [],
+        "deadline_seconds": deadline_seconds,
+    }
+    show = _write if stream and not as_json else _nothing
+    engine = LocalEngine.from_folder(checkpoint or shipped.checkpoint(shipped.CODE_LM))
+    if credentials is None:
+        done = complete_here(engine, text, options, show)
+    else:
+        done = asyncio.run(complete_by_cloud(credentials, engine, text, options, show))
     if as_json:
-        answer = {"route": route, "prompt_tokens": len(tokens), "tokens": made}
-        print_json({**answer, "text": tokenizer.decode(made), "prefill_ms": round(prefill_ms, 1)})
+        print_json(done.document())
         return
-    sys.stdout.write("\n" if stream else tokenizer.decode(made) + "\n")
-    console.print(f"{len(tokens):,} tokens prefilled by {route} in {prefill_ms:,.0f} ms")
+    sys.stdout.write("\n" if stream else done.text + "\n")
+    people(quiet=True).print(done.summary(), soft_wrap=True)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _nothing(_text: str) -> None:
+    return None
 
 
 def register(app: typer.Typer) -> None:

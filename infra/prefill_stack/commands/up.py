@@ -36,6 +36,18 @@ def parse_checkpoints(options: list[str]) -> dict[str, Path]:
     return pairs
 
 
+def with_tls(listen: str, wish: bool | None) -> bool:
+    """Off only on loopback: whoever else could listen in must not read prompts."""
+    host = listen.rpartition(":")[0].strip("[]")
+    loopback = host == "localhost" or host.startswith("127.") or host == "::1"
+    if not loopback and wish is False:
+        raise NotConfigured(
+            f"--no-tls goes with a loopback address, and {listen} is none",
+            "leave --no-tls out, or listen on 127.0.0.1",
+        )
+    return not loopback if wish is None else wish
+
+
 def stop_on_terminate() -> None:
     """SIGTERM ends `up` the way Ctrl-C does, so that children are stopped in order."""
 
@@ -53,6 +65,12 @@ def up(
         "127.0.0.1:0"
     ),
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    tls: Annotated[
+        bool | None, typer.Option(help="TLS with an authority of its own; needed off loopback.")
+    ] = None,
+    tls_host: Annotated[
+        list[str] | None, typer.Option(help="Names that others reach this machine by.")
+    ] = None,
     profile: Annotated[str, typer.Option(help="Numerics profile: fp32 or bf16-cache.")] = "fp32",
     tenant: Annotated[list[str] | None, typer.Option(help="Tenants that get a key.")] = None,
     directory: Annotated[Path, typer.Option(help="Keys, logs, spool.")] = DEFAULT_DIRECTORY,
@@ -70,6 +88,8 @@ def up(
         listen=listen,
         profile=profile,
         workers=workers,
+        tls=with_tls(listen, tls),
+        tls_hosts=tuple(tls_host or []),
     )
     console = people(quiet=as_json)
     stop_on_terminate()
@@ -98,6 +118,7 @@ def _access(cloud: "LocalCloud") -> dict[str, object]:
         "endpoint": cloud.endpoint,
         "api_keys": {key.tenant: key.secret for key in cloud.keys},
         "control_public_key": cloud.control_public_key.hex(),
+        "tls_roots": str(cloud.plan.directory / "tls" / "ca.pem") if cloud.plan.tls else None,
     }
 
 
@@ -119,6 +140,8 @@ def _show(cloud: "LocalCloud", supervisor: "Supervisor") -> None:
     for key in cloud.keys:
         console.print(f"API key ({key.tenant})      {key.secret}")
     console.print(f"control public key  {cloud.control_public_key.hex()}")
+    if cloud.plan.tls:
+        console.print(f"TLS authority       {cloud.plan.directory / 'tls' / 'ca.pem'}")
     console.print('try it: [bold]prefill-cloud generate "def main():"[/]   Ctrl-C stops')
 
 

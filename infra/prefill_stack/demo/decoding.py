@@ -1,5 +1,6 @@
 """Greedy decoding on our engine from a verified state, keeping the logits for the comparison."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,23 +18,28 @@ class Continuation:
 
     tokens: list[int]
     logits: NDArray[np.float32]
+    load_seconds: float = 0.0
+    first_token_seconds: float = 0.0
 
 
 def continue_greedily(
     engine: StepEngine, tensors: Tensors, prompt: Sequence[int], count: int
 ) -> Continuation:
     """Load a state of N-1 tokens, recompute token N and choose `count` tokens greedily."""
+    began = time.perf_counter()
     handle = engine.load_state(len(prompt) - 1, tensors, len(prompt) + count)
+    loaded = first = time.perf_counter()
     try:
         token, tokens, rows = int(prompt[-1]), [], []
-        for _ in range(count):
+        for step in range(count):
             logits = engine.decode_step(handle, token)
+            first = first if step else time.perf_counter()
             token = int(logits.argmax())
             tokens.append(token)
             rows.append(np.array(logits, dtype=np.float32))
     finally:
         engine.close(handle)
-    return Continuation(tokens, np.stack(rows))
+    return Continuation(tokens, np.stack(rows), loaded - began, first - loaded)
 
 
 def forced_predictions(

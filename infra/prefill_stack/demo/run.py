@@ -83,7 +83,7 @@ async def scene_a(stage: Stage, result: DemoResult, say: Say) -> Continuation:
     result.prompt_tokens = len(stage.prompt)
     result.distinct_tokens = len(set(ours.tokens))
     result.state_bytes_raw, result.state_bytes_sent = state.bytes_raw, state.bytes_sent
-    result.timeline_ms = scenes.timeline_of(state)
+    result.timeline_ms = scenes.timeline_of(state, ours)
     say(f"a  {len(stage.prompt):,} tokens prefilled by the cloud in {loaded - started:.1f} s")
     return ours
 
