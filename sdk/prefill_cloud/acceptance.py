@@ -37,6 +37,7 @@ def check_accept(
         message = f"the price of up to {accept.price_bound_micros} micros is above the cap of "
         message += f"{request.max_price_micros}."
         raise error_for(StatusCode.PRICE_CAP_EXCEEDED, message, accept.request_id)
+    data_endpoint(accept)
 
 
 def data_endpoint(accept: prefill_pb2.Accept) -> Endpoint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
@@ -41,21 +42,20 @@ class LoopThread:
 
     def run(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         """The coroutine's result. Ctrl-C cancels it and waits until it has cleaned up."""
-        over = threading.Event()
+        outcome: Future[_Result] = Future()
+        tasks: list[asyncio.Task[_Result]] = []
 
-        async def watched() -> _Result:
-            try:
-                return await coroutine
-            finally:
-                over.set()
+        def begin() -> None:
+            tasks.append(self._loop.create_task(coroutine))
+            tasks[0].add_done_callback(lambda task: _pass_on(task, outcome))
 
-        future = asyncio.run_coroutine_threadsafe(watched(), self._loop)
+        self._loop.call_soon_threadsafe(begin)
         try:
-            return future.result()
+            return outcome.result()
         except BaseException:
-            if not future.done():
-                future.cancel()
-                over.wait()
+            if not outcome.done():  # Ctrl-C in this thread
+                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+                outcome.exception()
             raise
 
     @property
@@ -64,10 +64,20 @@ class LoopThread:
         return self._loop.is_closed()
 
     def close(self) -> None:
-        """Stop and close the loop."""
+        """End what was left half-way, stop and close the loop."""
+        self.run(self._loop.shutdown_asyncgens())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _pass_on(task: asyncio.Task[_Result], outcome: Future[_Result]) -> None:
+    if task.cancelled():
+        outcome.set_exception(asyncio.CancelledError())
+    elif (error := task.exception()) is not None:
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(task.result())
 
 
 class Client:

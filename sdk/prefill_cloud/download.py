@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prefill_wire.channel import ChunkReceived, ClientEvent, End, Failed, Progress, Refused
-from prefill_wire.errors import ChannelError
+from prefill_wire.errors import ChannelError, WireError
 from prefill_wire.status import StatusCode
 
 from prefill_cloud.clock import Clock
 from prefill_cloud.connection import ConnectionLost, DataConnection, DataTarget
-from prefill_cloud.errors import error_for
+from prefill_cloud.errors import PrefillCloudError, error_for
 from prefill_cloud.intake import Intake
 from prefill_cloud.logs import logger
 from prefill_cloud.pulls import Pulls, runs
@@ -57,6 +57,7 @@ class Download:
         self._pulls = Pulls()
         self._changed = asyncio.Event()
         self._lost = ConnectionLost("no connection was tried")
+        self._failed: PrefillCloudError | WireError | None = None
         self._tokens = (0, 0)
         self.received_bytes = 0
         self.first_chunk_seconds: float | None = None
@@ -70,16 +71,20 @@ class Download:
 
     async def run(self, connections: int) -> int:
         """Pull everything; the number of chunks. Raises `PrefillCloudError` or a `WireError`."""
-        tasks = {asyncio.create_task(self._work()) for _ in range(connections)}
+        tasks = [asyncio.create_task(self._work()) for _ in range(connections)]
         try:
-            while tasks and not self._pulls.complete:
-                done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+            waiting = set(tasks)
+            while waiting and not self._pulls.complete and self._failed is None:
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        if self._failed is not None:
+            raise self._failed
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
         count = self._pulls.chunk_count
         if count is None or not self._pulls.complete:
             held = f"{self._pulls.held} chunks are held"
@@ -99,6 +104,9 @@ class Download:
                 return
             except ConnectionLost as error:
                 self._lost = error
+            except (PrefillCloudError, WireError) as error:
+                self._failed = self._failed or error  # the others fail after the first, and by it
+                return
             failures = 1 if self._pulls.held > before else failures + 1
             self._log.info("connection_lost", reason=str(self._lost), failures=failures)
             if failures > self._tuning.reconnects:

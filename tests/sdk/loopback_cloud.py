@@ -60,6 +60,7 @@ class Faults:
     unavailable: Counter = field(default_factory=Counter)  # call name -> how many times
     unanswered: set = field(default_factory=set)  # call names that never answer
     break_after: Counter = field(default_factory=Counter)  # chunk index -> how many times
+    cut_inside: Counter = field(default_factory=Counter)  # chunk index -> how many times
     stall_before: int | None = None  # once
     fail_at: tuple | None = None  # (chunk index, StatusCode)
     flip: int | None = None  # chunk index whose ciphertext has a bit flipped
@@ -92,8 +93,9 @@ class Served:
 class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
     """Gateway and worker at once; `calls` counts RPCs, `sent` chunk indices."""
 
-    def __init__(self, state_of=random_state, schema=SCHEMA, identity=IDENTITY):
+    def __init__(self, state_of=random_state, schema=SCHEMA, identity=IDENTITY, tls=None):
         self.state_of, self.schema, self.identity = state_of, schema, identity
+        self._tls = tls
         self.faults = Faults()
         self.calls, self.sent, self.cancels = Counter(), Counter(), []
         self.attempts: dict[str, Served] = {}
@@ -101,15 +103,23 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
         self.rows_a_chunk = 2
         self.threshold_tokens, self.hint_seconds = 4, 60
         self._tasks = set()
+        self.closed = asyncio.Condition()
 
     async def __aenter__(self):
         self._server = grpc.aio.server()
         prefill_pb2_grpc.add_PrefillGatewayServicer_to_server(self, self._server)
-        self.endpoint = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        if self._tls is None:
+            port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            pair = [(self._tls.key, self._tls.roots)]
+            port = self._server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair))
+        self.endpoint = f"localhost:{port}"
         await self._server.start()
-        self._data = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._data = await asyncio.start_server(
+            self._connected, "127.0.0.1", 0, ssl=self._tls and self._tls.server
+        )
         port = self._data.sockets[0].getsockname()[1]
-        self.data_endpoint = f"127.0.0.1:{port}"
+        self.data_endpoint = f"localhost:{port}"
         return self
 
     async def __aexit__(self, *_):
@@ -122,6 +132,11 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
     @property
     def control_public_key(self):
         return CONTROL.public_bytes
+
+    async def all_closed(self):
+        """Waits until no data connection is left."""
+        async with self.closed:
+            await self.closed.wait_for(lambda: self.open_connections == 0)
 
     @property
     def only(self):
@@ -164,7 +179,8 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
             "datacenter": "eu", "worker_id": "w1", "wire_version": 1,
             "worker_certificate": issue_certificate(CONTROL, certificate),
             "codec": choose(request.codecs, ("raw", "planes-zstd")).wire_name,
-            "data_endpoint": self.data_endpoint, "capability": b"capability",
+            "data_endpoint": self.data_endpoint, "data_tls": self._tls is not None,
+            "capability": b"req_%026d" % number,
             "max_connections": 4, "price_bound_micros": 10, "lease_seconds": 60,
             "fencing_epoch": 3, "policy_hint": self._hint(),
         }  # fmt: skip
@@ -184,7 +200,8 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
         )
         served.keys = AttemptKeys.derive(b"s" * 32, context_of)
         served.tokens = np.frombuffer(data, "<u4")
-        self._produce(served, context_of)
+        if served.finished is None:
+            self._produce(served, context_of)
         sealed = seal_envelope(served.opened.one_time_public_key, b"s" * 32, context_of)
         envelope = prefill_pb2.KeyEnvelope(
             encapsulated_key=sealed.encapsulated_key, ciphertext=sealed.ciphertext
@@ -266,25 +283,27 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
         self.open_connections += 1
         try:
             await self._talk(reader, writer)
-        except (ConnectionError, asyncio.CancelledError, WireError):
+        except (OSError, asyncio.CancelledError, WireError):
             writer.transport.abort()
         finally:
             self.open_connections -= 1
             self._tasks.discard(task)
             writer.close()
+            async with self.closed:
+                self.closed.notify_all()
 
     async def _talk(self, reader, writer):
         if self.faults.nonsense:
             writer.write(self.faults.nonsense)
             await reader.read()
             return
-        channel, queue = ServerChannel(b"n" * 32), []
+        channel, queue, served = ServerChannel(b"n" * 32), [], None
         writer.write(channel.greeting())
         while data := await reader.read(65536):
             for event in channel.receive(data):
                 match event:
                     case Authenticate(capability, _):
-                        assert capability == b"capability"
+                        served = self.attempts[capability.decode()]
                         if self.faults.refuse_connections:
                             code = self.faults.refuse_connections.pop(0)
                             writer.write(channel.refuse(code, "not now"))
@@ -295,14 +314,24 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
                     case Goodbye():
                         return
             while queue:
-                await self._serve(queue.pop(0), channel, writer)
+                await self._serve(served, queue.pop(0), channel, (reader, writer))
 
-    async def _serve(self, index, channel, writer):
-        (served,) = [s for s in self.attempts.values() if s.finished is not None][-1:]
+    async def _held_back(self, reader):
+        """Until chunks may go, or the other side leaves."""
+        free = asyncio.ensure_future(self.faults.hold_chunks.wait())
+        left = asyncio.ensure_future(reader.read(65536))
+        await asyncio.wait({free, left}, return_when=asyncio.FIRST_COMPLETED)
+        free.cancel()
+        if left.done():
+            raise ConnectionResetError
+        left.cancel()
+
+    async def _serve(self, served, index, channel, streams):
+        reader, writer = streams
         chunks, faults = served.chunks, self.faults
         if faults.hold_chunks is not None:
             writer.write(channel.progress(Progress(1, len(served.tokens), 0)))
-            await faults.hold_chunks.wait()
+            await self._held_back(reader)
         if faults.stall_before == index:
             faults.stall_before = None
             await asyncio.Event().wait()
@@ -324,6 +353,10 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
             data = data[:-1] + bytes([data[-1] ^ 1])
         self.sent[index] += 1
         writer.write(channel.chunk_prefix(header, len(data)))
+        if faults.cut_inside[index] > 0:
+            faults.cut_inside[index] -= 1
+            writer.write(data[: len(data) // 2])
+            raise ConnectionResetError
         writer.write(data)
         await writer.drain()
         if faults.break_after[index] > 0:

@@ -3,9 +3,18 @@
 import subprocess
 import sys
 
+import grpc
 import prefill_cloud
 import pytest
-from prefill_cloud.errors import PrefillCloudError, error_for
+from prefill_cloud.errors import PrefillCloudError, error_for, refused_by_wire
+from prefill_cloud.refusals import BARE_STATUS
+from prefill_wire.errors import (
+    IntegrityError,
+    LimitExceeded,
+    MalformedFrame,
+    UnsupportedCodec,
+    WireError,
+)
 from prefill_wire.status import STATUS_TABLE, Disposition, StatusCode
 
 FAILURES = [code for code in StatusCode if code is not StatusCode.OK]
@@ -29,7 +38,23 @@ def test_bad_keys_and_requests_are_errors_and_outages_fall_back():
 
 
 def test_public_names():
+    assert prefill_cloud.__all__ == sorted(prefill_cloud.__all__)
+    assert set(prefill_cloud.__all__) == {
+        "AsyncClient", "Client", "Decision", "GeneratedPiece", "Generation", "LocalEngine",
+        "PrefillCloudError", "PrefilledState", "Route", "Situation", "UseLocalError", "decide",
+    }  # fmt: skip
     assert all(hasattr(prefill_cloud, name) for name in prefill_cloud.__all__)
+
+
+def test_a_bare_grpc_status_has_its_code():
+    assert set(BARE_STATUS) == set(grpc.StatusCode)
+
+
+def test_what_the_wire_refuses_of_the_clouds_bytes_is_never_the_callers_mistake():
+    for error in (MalformedFrame("m"), LimitExceeded("l"), WireError("w"), IntegrityError("i")):
+        assert refused_by_wire(error, "req_1").code is StatusCode.INTEGRITY_FAILURE
+    refused = refused_by_wire(UnsupportedCodec("c"), "req_1")
+    assert (refused.code, refused.request_id) == (StatusCode.UNSUPPORTED_CODEC, "req_1")
 
 
 def test_the_import_brings_no_engine_and_no_server():
