@@ -91,14 +91,24 @@ def _image(answer: Answer, kind: str) -> bytes:
 
 
 def _thresholds(answer: Answer, axes: "Axes") -> None:
-    """Arrivals that each stage carries against t, at the plan's split (of the first cluster)."""
+    """Arrivals that each stage carries against t, at the plan's split (of the first cluster).
+
+    With several local clusters: as if the first had the remote machines for itself.
+    """
     scenario, plan = answer.scenario, answer.plan
     local, share = plan.locals[0], scenario.local_clusters[0].share
+    axes.set_title(
+        f"Throughput against the threshold, {local.n_p} + {local.n_d} machines of {local.name}"
+    )
+    if not scenario.prefill_clusters:
+        _nothing(axes, "the plan has no remote machines")
+        return
     rates = stage_rates(scenario, demand(scenario, scenario.local_clusters[0]))
     x, threshold = rates.thresholds_tokens / 1000, local.threshold_tokens / 1000
     carried = np.full_like(x, local.theta_pd_d)
     total = np.minimum(np.minimum(rates.remote_rps, rates.local_rps[local.n_p]), carried)
-    top = 2.2 * max(local.theta_pd_d, plan.lambda_rps * share)
+    last = max(2.5 * threshold, min(float(x[-1]), 60.0), 1.0)
+    top = 2.9 * max(local.theta_pd_d, plan.lambda_rps * share)
     axes.fill_between(x, total, color="#eef2f7", label="what all three carry")
     _clipped(axes, (x, rates.remote_rps, top), REMOTE, "remote prefill and wire, Θ$_{prfaas}$ / p")
     _clipped(
@@ -110,18 +120,17 @@ def _thresholds(answer: Answer, axes: "Axes") -> None:
     axes.annotate(
         f"t = {local.threshold_tokens:,}\n{best:.2f} requests/s",
         (threshold, best),
-        xytext=(-8, -40),
+        xytext=(-8, -40) if threshold > 0.25 * last else (10, -40),
         textcoords="offset points",
-        ha="right",
+        ha="right" if threshold > 0.25 * last else "left",
+        bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1},
     )
     axes.set(
         xlabel="threshold t (thousand uncached tokens)",
         ylabel="requests/s",
         ylim=(0, top),
-        title=f"Throughput against the threshold, {local.n_p} + {local.n_d} machines of "
-        f"{local.name}",
+        xlim=(0, last),
     )
-    axes.set_xlim(0, max(2.5 * threshold, min(float(x[-1]), 60)) if len(x) > 1 else None)
     axes.legend(loc="upper right")
 
 
@@ -223,4 +232,5 @@ def _per_million(fleet: Comparison, rate_rps: float) -> float:
 
 
 def _nothing(axes: "Axes", text: str) -> None:
+    axes.set(xticks=[], yticks=[])
     axes.text(0.5, 0.5, text, ha="center", color=QUIET, transform=axes.transAxes)
