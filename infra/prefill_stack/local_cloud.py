@@ -132,7 +132,7 @@ def finish_cloud(supervisor: Supervisor, starting: Starting) -> LocalCloud:
     keys = tuple(new_api_key(tenant) for tenant in plan.tenants)
     public = starting.control.public_bytes
     addresses = [worker.address("grpc") for worker in workers]
-    gateway = supervisor.start(_gateway_plan(plan, keys, addresses, public))
+    gateway = supervisor.start(gateway_plan(plan, keys, addresses, public))
     return LocalCloud(plan, gateway, workers, keys, public)
 
 
@@ -194,9 +194,10 @@ def _worker_plan(plan: CloudPlan, name: str, control: SigningKey) -> ProcessPlan
     return ProcessPlan(name, "prefill_data.worker", settings, plan.directory / f"{name}.log")
 
 
-def _gateway_plan(
+def gateway_plan(
     plan: CloudPlan, keys: tuple[ApiKey, ...], workers: list[str], control_public_key: bytes
 ) -> ProcessPlan:
+    """The gateway of a cloud's workers; its spool and epoch lie in the cloud's folder."""
     home = private_directory(plan.directory / "gateway")
     settings = {
         "PREFILL_GATEWAY_ID": "gateway-0",
