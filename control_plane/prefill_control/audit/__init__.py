@@ -1,0 +1,1 @@
+"""Audit: one row for every mutating operation."""

@@ -1,0 +1,1 @@
+"""What HTTP needs around the nouns: problems, pages, ETags, remembered answers, one transaction."""
