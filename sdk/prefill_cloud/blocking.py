@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
@@ -13,16 +13,13 @@ import numpy as np
 from prefill_wire.identity import ModelIdentity
 from prefill_wire.tensors import StateSchema
 
-from prefill_cloud.client import AsyncClient, Fallback
-from prefill_cloud.clock import Clock
+from prefill_cloud.client import AsyncClient
 from prefill_cloud.decode.engine import DecodeEngine
-from prefill_cloud.download import PrefillProgress
 from prefill_cloud.generation import GeneratedPiece, Generation, Options, Prompt
 from prefill_cloud.models import ServedModel
-from prefill_cloud.request import Buffers
+from prefill_cloud.options import ClientOptions, PrefillOptions
 from prefill_cloud.session import AsyncSession, GenerationStream
 from prefill_cloud.state import PrefilledState
-from prefill_cloud.tuning import Tuning
 
 if TYPE_CHECKING:
     from prefill_engine.engine import StepEngine
@@ -89,21 +86,10 @@ class Client:
         api_key: str,
         *,
         control_public_key: bytes,
-        tls_roots: bytes | None = None,
-        connections: int = 4,
-        fallback: Fallback = "availability",
-        tuning: Tuning | None = None,
-        clock: Clock | None = None,
+        **options: Unpack[ClientOptions],
     ) -> None:
         self._client = AsyncClient(
-            endpoint,
-            api_key,
-            control_public_key=control_public_key,
-            tls_roots=tls_roots,
-            connections=connections,
-            fallback=fallback,
-            tuning=tuning,
-            clock=clock,
+            endpoint, api_key, control_public_key=control_public_key, **options
         )
         self._thread = LoopThread()
 
@@ -133,37 +119,20 @@ class Client:
         """Generations on an engine; `progress` shows a bar for long prefills on a terminal."""
         return Session(self._client.session(engine, progress=progress), self._thread)
 
-    def prefill(  # noqa: PLR0913 (the public contract; all but three are named options)
+    def prefill(
         self,
         tokens: Sequence[int] | np.ndarray,
         identity: ModelIdentity,
         schema: StateSchema,
         *,
         deadline_seconds: float,
-        buffers: Buffers | None = None,
-        datacenters: Sequence[str] = (),
-        residency: Sequence[str] = (),
-        max_price_micros: int = 0,
-        idempotency_key: str | None = None,
-        on_progress: Callable[[PrefillProgress], None] | None = None,
-        local_prefix_tokens: int = 0,
+        **options: Unpack[PrefillOptions],
     ) -> PrefilledState:
         """The verified state of `tokens[:-1]`; `on_progress` is called in the loop's thread."""
-        return self._thread.run(
-            self._client.prefill(
-                tokens,
-                identity,
-                schema,
-                deadline_seconds=deadline_seconds,
-                buffers=buffers,
-                datacenters=datacenters,
-                residency=residency,
-                max_price_micros=max_price_micros,
-                idempotency_key=idempotency_key,
-                on_progress=on_progress,
-                local_prefix_tokens=local_prefix_tokens,
-            )
+        asked = self._client.prefill(
+            tokens, identity, schema, deadline_seconds=deadline_seconds, **options
         )
+        return self._thread.run(asked)
 
 
 class Session:

@@ -7,8 +7,10 @@ from typing import Any
 import grpc
 from prefill_wire.limits import GRPC_MAX_MESSAGE_BYTES
 from prefill_wire.pb import prefill_pb2_grpc
+from prefill_wire.status import StatusCode
 
 from prefill_cloud.endpoint import Endpoint, system_roots_pem
+from prefill_cloud.errors import error_for
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_send_message_length", GRPC_MAX_MESSAGE_BYTES),
@@ -29,9 +31,12 @@ class Channels:
     def __init__(self, tls_roots: bytes | None) -> None:
         self._roots = tls_roots
         self._channels: dict[Endpoint, grpc.aio.Channel] = {}
+        self._closed = False
 
     def stub(self, endpoint: Endpoint) -> prefill_pb2_grpc.PrefillGatewayStub:
-        """A stub on the channel to this endpoint."""
+        """A stub on the channel to this endpoint; `InvalidRequestError` once closed."""
+        if self._closed:
+            raise error_for(StatusCode.MALFORMED_REQUEST, "the client is closed.")
         if endpoint not in self._channels:
             self._channels[endpoint] = self._open(endpoint)
         return prefill_pb2_grpc.PrefillGatewayStub(self._channels[endpoint])
@@ -46,6 +51,7 @@ class Channels:
 
     async def close(self) -> None:
         """Close every channel; calls under way end."""
+        self._closed = True
         channels, self._channels = list(self._channels.values()), {}
         for channel in channels:
             await channel.close()

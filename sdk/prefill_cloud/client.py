@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from prefill_wire.digests import DIGEST_BYTES
@@ -17,7 +17,7 @@ from prefill_wire.tensors import StateSchema
 
 from prefill_cloud.attempt import Attempt, Trust
 from prefill_cloud.channels import Channels
-from prefill_cloud.clock import Clock, Deadline
+from prefill_cloud.clock import Clock, Deadline, check_deadline
 from prefill_cloud.decode.engine import DecodeEngine
 from prefill_cloud.download import PrefillProgress
 from prefill_cloud.endpoint import Endpoint, tls_context
@@ -26,6 +26,7 @@ from prefill_cloud.exchange import Exchange
 from prefill_cloud.hints import ThresholdHint
 from prefill_cloud.keyring import Keyring
 from prefill_cloud.models import ServedModel, served_models
+from prefill_cloud.options import Fallback
 from prefill_cloud.request import Buffers, PrefillRequest, token_array
 from prefill_cloud.session import AsyncSession
 from prefill_cloud.state import PrefilledState
@@ -34,7 +35,6 @@ from prefill_cloud.tuning import Tuning
 if TYPE_CHECKING:
     from prefill_engine.engine import StepEngine
 
-Fallback = Literal["availability", "never"]
 MAX_CLIENT_CONNECTIONS = 4
 _OPENING_THREADS = 2
 
@@ -136,6 +136,7 @@ class AsyncClient:
         `residency` a hard rule; `max_price_micros` 0 means no cap. The same `idempotency_key` and
         request give the same attempt.
         """
+        check_deadline(deadline_seconds)
         deadline = Deadline.after(self.clock, deadline_seconds)
         key, one_time_key = self._keyring.pair(idempotency_key)
         request = PrefillRequest(

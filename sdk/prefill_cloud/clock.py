@@ -8,6 +8,12 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from prefill_wire.status import StatusCode
+
+from prefill_cloud.errors import error_for
+
+MAX_DEADLINE_SECONDS = 86_400
+
 
 def _unix_ms() -> int:
     return time.time_ns() // 1_000_000
@@ -42,6 +48,13 @@ class Deadline:
     def left_seconds(self) -> float:
         """What is left, never below 0."""
         return max(0.0, self.at_seconds - self.clock.monotonic())
+
+
+def check_deadline(seconds: float) -> None:
+    """`InvalidRequestError` unless a deadline is a time from now that a caller may wait for."""
+    if not 0.0 < seconds <= MAX_DEADLINE_SECONDS:
+        message = f"deadline_seconds is {seconds}, not above 0 and up to {MAX_DEADLINE_SECONDS}."
+        raise error_for(StatusCode.MALFORMED_REQUEST, message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import numpy as np
 from prefill_wire.receipt import UsageReceipt
 from prefill_wire.status import StatusCode
 
+from prefill_cloud.clock import check_deadline
 from prefill_cloud.decode.sampling import Sampling
 from prefill_cloud.errors import error_for
 from prefill_cloud.policy import Route
@@ -58,6 +59,7 @@ class Wish:
         if self.max_new_tokens < 1:
             message = f"max_new_tokens is {self.max_new_tokens}, not 1 or more."
             raise error_for(StatusCode.MALFORMED_REQUEST, message)
+        check_deadline(self.deadline_seconds)
         sampling = Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.seed)
         object.__setattr__(self, "sampling", sampling)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from prefill_wire.status import StatusCode
 
-from prefill_cloud.clock import Deadline
+from prefill_cloud.clock import Clock, Deadline
 from prefill_cloud.decode.engine import DecodeEngine, Handle
 from prefill_cloud.decode.thread import EngineThread
 from prefill_cloud.download import PrefillProgress
@@ -24,6 +24,7 @@ from prefill_cloud.timeline import Timeline
 if TYPE_CHECKING:
     from prefill_cloud.client import AsyncClient
 
+_LEAST_SECONDS = 1e-3  # a time that is over is the cloud's failure, not a malformed request
 OnProgress = Callable[[PrefillProgress], None]
 
 
@@ -72,22 +73,27 @@ class _Why:
 class Placement:
     """Prefills the prompts of one session."""
 
-    def __init__(self, client: AsyncClient, engine: DecodeEngine, thread: EngineThread) -> None:
+    def __init__(
+        self, client: AsyncClient | None, engine: DecodeEngine, thread: EngineThread, clock: Clock
+    ) -> None:
+        """Without a client every prompt is prefilled here."""
         self._client, self._engine, self._thread = client, engine, thread
-        self._clock, self.pace = client.clock, Pace()
+        self._clock, self.pace = clock, Pace()
 
     async def prefill(
         self, tokens: np.ndarray, wish: Wish, on_progress: OnProgress | None = None
     ) -> Prefilled:
         """The prompt's sequence, ready to decode; raises `PrefillCloudError`."""
-        job = await self._job(tokens, wish, on_progress)
-        decision = self._decide(job)
+        job, client = await self._job(tokens, wish, on_progress), self._client
+        if client is None:
+            return await self._locally(job, _Why(reason="this session has no cloud"))
+        decision = self._decide(job, client)
         if decision.route is Route.LOCAL:
             return await self._locally(job, _Why(reason=decision.reason))
         try:
-            return await self._in_the_cloud(job, decision.reason)
+            return await self._in_the_cloud(job, client, decision.reason)
         except PrefillCloudError as error:
-            if self._client.fallback == "never" or not error.falls_back:
+            if client.fallback == "never" or not error.falls_back:
                 raise
             why = _why(error)
         logger(why.request_id).warning("fell_back", reason=why.reason)
@@ -108,24 +114,25 @@ class Placement:
             on_progress=on_progress,
         )
 
-    def _decide(self, job: _Job) -> Decision:
+    def _decide(self, job: _Job, client: AsyncClient) -> Decision:
         return decide(
             Situation(
                 prompt_tokens=len(job.tokens),
                 local_prefix_tokens=job.prefix_tokens,
-                routing_threshold_tokens=self._client.hint.threshold_tokens(),
+                routing_threshold_tokens=client.hint.threshold_tokens(),
                 deadline_seconds=job.deadline.left_seconds(),
                 predicted_local_seconds=job.reserve_seconds,
             )
         )
 
-    async def _in_the_cloud(self, job: _Job, reason: str) -> Prefilled:
+    async def _in_the_cloud(self, job: _Job, client: AsyncClient, reason: str) -> Prefilled:
         wish, engine = job.wish, self._engine
-        state = await self._client.prefill(
+        seconds = job.deadline.left_seconds() - job.reserve_seconds
+        state = await client.prefill(
             job.tokens,
             engine.identity,
             engine.schema,
-            deadline_seconds=job.deadline.left_seconds() - job.reserve_seconds,
+            deadline_seconds=max(seconds, _LEAST_SECONDS),
             datacenters=wish.datacenters,
             residency=wish.residency,
             max_price_micros=wish.max_price_micros,

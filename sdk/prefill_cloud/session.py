@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 import numpy as np
 from prefill_wire.status import StatusCode
 
+from prefill_cloud.clock import Clock
 from prefill_cloud.decode.engine import DecodeEngine
 from prefill_cloud.decode.local import LocalEngine
 from prefill_cloud.decode.text import StopStrings, TextStream
@@ -40,16 +41,21 @@ class AsyncSession:
     """
 
     def __init__(
-        self, client: AsyncClient, engine: DecodeEngine | StepEngine, *, progress: bool = True
+        self,
+        client: AsyncClient | None,
+        engine: DecodeEngine | StepEngine,
+        *,
+        progress: bool = True,
     ) -> None:
+        """Without a client (None) every prompt is prefilled here, by the same code."""
         self._own: LocalEngine | None = None
         if isinstance(engine, DecodeEngine):
             self._engine = engine
         else:
             self._engine = self._own = LocalEngine(engine)
-        self._client, self._progress = client, progress
-        self._thread = EngineThread()
-        self._placement = Placement(client, self._engine, self._thread)
+        self._clock = Clock() if client is None else client.clock
+        self._progress, self._thread = progress, EngineThread()
+        self._placement = Placement(client, self._engine, self._thread, self._clock)
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,7 +111,7 @@ class AsyncSession:
         self, tokens: np.ndarray, wish: Wish
     ) -> AsyncGenerator[GeneratedPiece | Generation, None]:
         """Pieces, then the result as the last item."""
-        clock = self._client.clock
+        clock = self._clock
         called = clock.monotonic()
         with prefill_bar(len(tokens), enabled=self._progress) as on_progress:
             ready = await self._placement.prefill(tokens, wish, on_progress)

@@ -18,7 +18,7 @@ class Tuning:
     """
 
     call_seconds: float = 10.0
-    cancel_seconds: float = 1.0
+    cancel_seconds: float = 0.5
     connect_seconds: float = 5.0
     stall_seconds: float = 10.0
     open_tries: int = 3

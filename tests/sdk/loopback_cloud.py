@@ -5,7 +5,7 @@ worker or an attacker can.
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 
 import grpc
@@ -100,9 +100,9 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
         self.calls, self.sent, self.cancels = Counter(), Counter(), []
         self.attempts: dict[str, Served] = {}
         self.connections = self.open_connections = 0
-        self.rows_a_chunk = 2
+        self.rows_a_chunk, self.codecs = 2, ("raw", "planes-zstd")
         self.threshold_tokens, self.hint_seconds = 4, 60
-        self._tasks = set()
+        self._tasks, self.entered = set(), defaultdict(asyncio.Event)
         self.closed = asyncio.Condition()
 
     async def __aenter__(self):
@@ -146,6 +146,7 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
 
     async def _enter(self, call, context):
         self.calls[call] += 1
+        self.entered[call].set()
         if dict(context.invocation_metadata()).get("authorization") != f"Bearer {API_KEY}":
             await refuse(context, StatusCode.KEY_NOT_FOUND)
         if call in self.faults.refuse:
@@ -178,7 +179,7 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
             "request_id": f"req_{number:026d}", "attempt": 1, "tenant": "acme",
             "datacenter": "eu", "worker_id": "w1", "wire_version": 1,
             "worker_certificate": issue_certificate(CONTROL, certificate),
-            "codec": choose(request.codecs, ("raw", "planes-zstd")).wire_name,
+            "codec": choose(request.codecs, self.codecs).wire_name,
             "data_endpoint": self.data_endpoint, "data_tls": self._tls is not None,
             "capability": b"req_%026d" % number,
             "max_connections": 4, "price_bound_micros": 10, "lease_seconds": 60,
@@ -212,7 +213,7 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
         """Seal the whole state; each tensor's last range goes into the closing set."""
         opened, accept = served.opened, served.accept
         producer = StateProducer(context, ProducerKeys(served.keys, b"k" * 32, WORKER))
-        codec = choose(opened.codecs, ("raw", "planes-zstd"))
+        codec = choose(opened.codecs, self.codecs)
         state = self.state_of(served.tokens)
         specs = self.schema.tensors(len(served.tokens) - 1)
         coder = pack_codec(codec.wire_name)

@@ -153,3 +153,16 @@ async def test_progress_tells_tokens_chunks_and_bytes(cloud, connect):
         state = await prefill(client, on_progress=seen.append)
     assert [each.chunks for each in seen] == list(range(1, 10))
     assert seen[-1].received_bytes == state.bytes_sent
+
+
+async def test_closing_the_client_ends_what_is_under_way(cloud, connect):
+    cloud.faults.unanswered = {"Prompt"}
+    client = connect(cloud)
+    task = asyncio.create_task(prefill(client))
+    await cloud.entered["Prompt"].wait()
+    await client.close()
+    with pytest.raises((asyncio.CancelledError, PrefillCloudError)):
+        await task
+    assert own_tasks() == []
+    with pytest.raises(PrefillCloudError, match="the client is closed"):
+        await prefill(client)

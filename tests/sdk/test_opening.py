@@ -117,8 +117,16 @@ async def test_a_wrong_prompt_is_refused_before_any_call(cloud, connect, tokens,
     assert not cloud.calls
 
 
-@pytest.mark.parametrize("options", [{"idempotency_key": ""}, {"idempotency_key": "k" * 129},
-                                     {"max_price_micros": -1}])  # fmt: skip
+WRONG_OPTIONS = [
+    {"idempotency_key": ""},
+    {"idempotency_key": "k" * 129},
+    {"max_price_micros": -1},
+    {"deadline_seconds": -1.0},
+    {"deadline_seconds": float("nan")},
+]
+
+
+@pytest.mark.parametrize("options", WRONG_OPTIONS, ids=lambda options: next(iter(options)))
 async def test_a_wrong_option_is_refused_before_any_call(cloud, connect, options):
     async with connect(cloud) as client:
         assert (await refused(client, **options)).code is StatusCode.MALFORMED_REQUEST

@@ -9,6 +9,7 @@ from prefill_cloud import PrefillCloudError, Route
 from prefill_cloud.clock import Clock
 from prefill_cloud.errors import DeadlineExceededError, InvalidRequestError
 from prefill_cloud.pace import Pace
+from prefill_cloud.session import AsyncSession
 from prefill_wire.status import STATUS_TABLE, Disposition, StatusCode
 
 PROMPT = list(range(100, 112))
@@ -228,6 +229,8 @@ async def test_text_and_messages_are_tokenized_by_the_engines_vocabulary(cloud, 
         (PROMPT, {"temperature": -1.0}, "temperature is -1.0"),
         (PROMPT, {"top_p": 0.0}, "top_p is 0.0"),
         (PROMPT, {"seed": -1}, "seed is -1"),
+        (PROMPT, {"deadline_seconds": 0.0}, "deadline_seconds is 0.0"),
+        (PROMPT, {"deadline_seconds": float("inf")}, "deadline_seconds is inf"),
     ],
 )
 async def test_a_wrong_wish_is_an_error_before_any_call(cloud, connect, prompt, options, words):
@@ -305,3 +308,19 @@ async def test_generations_of_one_session_run_at_the_same_time(cloud, connect):
         asked = [session.generate(PROMPT[:n], max_new_tokens=3) for n in (5, 6, 7)]
         results = await asyncio.gather(*asked)
     assert [r.tokens for r in results] == [[5, 6, 7], [6, 7, 8], [7, 8, 9]]
+
+
+async def test_a_session_without_a_cloud_prefills_here():
+    async with AsyncSession(None, CountingEngine()) as session:
+        result = await session.generate(PROMPT, max_new_tokens=4)
+    assert (result.route, result.tokens) == (Route.LOCAL, ANSWER)
+    assert result.reason == "this session has no cloud"
+
+
+async def test_an_engine_that_stops_in_its_own_way_is_an_error_not_a_wait():
+    engine = CountingEngine()
+    engine.before_step = lambda: next(iter(()))
+    async with AsyncSession(None, engine) as session:
+        with pytest.raises(RuntimeError, match="raised StopIteration"):
+            await session.generate(PROMPT, max_new_tokens=4)
+    assert engine.sequences == {}

@@ -23,7 +23,14 @@ class EngineThread:
 
         A call is one step: it cannot be broken off, and a sequence that it opened must not leak.
         """
-        future = asyncio.get_running_loop().run_in_executor(self._executor, function)
+
+        def guarded() -> _Result:
+            try:
+                return function()
+            except StopIteration as error:  # asyncio would lose it, and the caller wait for ever
+                raise RuntimeError("the engine raised StopIteration") from error
+
+        future = asyncio.get_running_loop().run_in_executor(self._executor, guarded)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
