@@ -1,30 +1,38 @@
-"""The layers: KDA, MLA over a latent cache, MLP and grouped experts; one sequence at a time."""
+"""The layers: KDA, MLA over a latent cache, MLP and grouped experts; one sequence at a time.
+
+Each adds its result to the residual `x` in place; scratch comes from one `Workspace`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
-from prefill_kernels.kda import chunk_kda
+from prefill_kernels.attention import Expanded, Heads, attend
+from prefill_kernels.kda.layer import KdaRows, KdaWeights, run_layer
+from prefill_kernels.rows import combine, rms_norm, swiglu
 from torch import Tensor
 from torch.nn import functional as F
 
 from prefill_engine.config import CONV_WIDTH, KV_A_NORM_EPS, ModelConfig
 from prefill_engine.weights import Weights
+from prefill_engine.workspace import Workspace
 
 ABSORBED_TOKENS = 4  # up to here attention inside the latent space is cheaper than expanding it
-PAST_BLOCK_TOKENS = 8192  # bounds the scratch memory of expanded keys and values
+PAST_BLOCK_TOKENS = 2048  # bounds the scratch memory of expanded keys and values
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm over the last axis."""
-    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+def project(x: Tensor, weight: Tensor, space: Workspace, name: str) -> Tensor:
+    """`x @ weight.T` into scratch: x `[T, D]`, weight `[N, D]`."""
+    return torch.mm(x, weight.T, out=space.take(name, x.shape[0], weight.shape[0]))
 
 
 class Feed(Protocol):
-    """The second half of a layer: `[T, hidden]` to the same."""
+    """The second half of a layer: adds to the residual what it makes of the normed rows."""
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, inner: Tensor, x: Tensor, space: Workspace) -> None: ...
 
 
 class Mlp:
@@ -36,9 +44,10 @@ class Mlp:
         self.gate_up = torch.cat([gate, up])
         self.down = weights.take(f"{prefix}.down_proj.weight", hidden, size)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        gate, up = F.linear(x, self.gate_up).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, self.down)
+    def __call__(self, inner: Tensor, x: Tensor, space: Workspace) -> None:
+        both = project(inner, self.gate_up, space, "gate and up")
+        active = swiglu(both, space.take("active", x.shape[0], self.down.shape[1]))
+        x.addmm_(active, self.down.T)
 
 
 class Experts:
@@ -65,8 +74,9 @@ class Experts:
         self.down = torch.stack([weights.take(f"{e}.{i}.w2.weight", h, size) for i in n])
 
     def _route(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Chosen experts and their shares, both `[T, experts_per_token]`."""
         c = self.c
-        scores = F.linear(x, self.router).sigmoid()
+        scores = F.linear(x, self.router).sigmoid_()
         choice = scores + self.bias
         if c.groups > 1:
             grouped = choice.view(-1, c.groups, c.experts // c.groups)
@@ -79,21 +89,28 @@ class Experts:
             share = share / (share.sum(-1, keepdim=True) + 1e-20)
         return chosen, share * c.routed_scale
 
-    def __call__(self, x: Tensor) -> Tensor:
-        chosen, share = self._route(x)
-        order = chosen.flatten().argsort(stable=True)
-        token = order // self.c.experts_per_token
-        rows, scale = x[token], share.flatten()[order, None]
-        counts = torch.bincount(chosen.flatten(), minlength=self.c.experts).tolist()
-        out, at = self.shared(x), 0
-        for i, count in enumerate(counts):
-            if count:
-                part = slice(at, at + count)
-                gate, up = F.linear(rows[part], self.gate_up[i]).chunk(2, dim=-1)
-                done = F.linear(F.silu(gate) * up, self.down[i]) * scale[part]
-                out.index_add_(0, token[part], done)
-                at += count
-        return out
+    def __call__(self, inner: Tensor, x: Tensor, space: Workspace) -> None:
+        self.shared(inner, x, space)
+        chosen, share = self._route(inner)
+        flat = chosen.flatten()
+        order = flat.argsort(stable=True)
+        slot = torch.empty_like(order)
+        slot[order] = torch.arange(len(order))
+        count, size = len(order), self.down.shape[2]
+        rows = space.take("expert rows", count, self.c.hidden)
+        torch.index_select(inner, 0, order // self.c.experts_per_token, out=rows)
+        both = space.take("gate and up", count, 2 * size)
+        done = space.take("expert done", count, self.c.hidden)
+        ends = torch.bincount(flat, minlength=self.c.experts).cumsum(0).tolist()
+        parts = list(zip(range(self.c.experts), [0, *ends[:-1]], ends, strict=True))
+        for expert, start, end in parts:
+            if start < end:
+                torch.mm(rows[start:end], self.gate_up[expert].T, out=both[start:end])
+        active = swiglu(both, space.take("active", count, size))
+        for expert, start, end in parts:
+            if start < end:
+                torch.mm(active[start:end], self.down[expert].T, out=done[start:end])
+        combine(x, done, slot.view_as(chosen), share)
 
 
 class Kda:
@@ -101,44 +118,43 @@ class Kda:
 
     def __init__(self, weights: Weights, prefix: str, c: ModelConfig) -> None:
         self.c = c
-        wide, d, h = c.kda_heads * c.kda_dim, c.kda_dim, c.hidden
-        take = weights.take
-        self.qkv = torch.cat([take(f"{prefix}.{n}_proj.weight", wide, h) for n in "qkv"])
+        self.wide = wide = c.kda_heads * c.kda_dim
+        d, h, take = c.kda_dim, c.hidden, weights.take
+        parts = [take(f"{prefix}.{n}_proj.weight", wide, h) for n in "qkv"]
+        parts.append(take(f"{prefix}.b_proj.weight", c.kda_heads, h))
+        parts += [take(f"{prefix}.{n}_a_proj.weight", d, h) for n in "fg"]
+        self.inward = torch.cat(parts)  # one product for everything that reads the normed rows
         if weights.has(f"{prefix}.conv1d.weight"):
             conv = take(f"{prefix}.conv1d.weight", 3 * wide, CONV_WIDTH)
         else:
             conv = torch.cat([take(f"{prefix}.{n}_conv1d.weight", wide, CONV_WIDTH) for n in "qkv"])
-        self.conv = conv.T.contiguous()
-        self.f_a = take(f"{prefix}.f_a_proj.weight", d, h)
         self.f_b = take(f"{prefix}.f_b_proj.weight", wide, d)
-        self.g_a = take(f"{prefix}.g_a_proj.weight", d, h)
         self.g_b = take(f"{prefix}.g_b_proj.weight", wide, d)
-        self.b = take(f"{prefix}.b_proj.weight", c.kda_heads, h)
-        self.decay = take(f"{prefix}.A_log", c.kda_heads, 1).exp()
         self.dt_bias = take(f"{prefix}.dt_bias", wide)
-        self.o_norm = take(f"{prefix}.o_norm.weight", d)
+        decay = take(f"{prefix}.A_log", c.kda_heads).exp()
+        norm = take(f"{prefix}.o_norm.weight", d)
+        self.inside = KdaWeights(conv.T.contiguous(), decay, norm, c.eps)
         self.o = take(f"{prefix}.o_proj.weight", h, wide)
 
-    def __call__(self, x: Tensor, recurrent: Tensor, conv: Tensor) -> Tensor:
-        """Advance both states in place: recurrent `[H, K, V]`, conv `[C, 3]`; x `[T, hidden]`."""
-        length, heads = x.shape[0], (x.shape[0], self.c.kda_heads, self.c.kda_dim)
-        raw = torch.cat([conv.T, F.linear(x, self.qkv)])
-        mixed = raw[:length] * self.conv[0]
-        for j in range(1, CONV_WIDTH):
-            mixed.addcmul_(raw[j : j + length], self.conv[j])
-        conv.copy_(raw[length:].T)
-        q, k, v = (part.reshape(heads) for part in F.silu(mixed).chunk(3, dim=-1))
-        q = q * (torch.rsqrt(q.square().sum(-1, keepdim=True) + 1e-6) * self.c.kda_dim**-0.5)
-        k = k * torch.rsqrt(k.square().sum(-1, keepdim=True) + 1e-6)
-        gate = F.linear(F.linear(x, self.f_a), self.f_b, self.dt_bias).view(heads)
-        g = F.softplus(gate) * -self.decay
-        beta = F.linear(x, self.b).sigmoid()
-        parts = (y[None] for y in (q, k, v, g, beta))
-        out, state = chunk_kda(*parts, initial_state=recurrent[None])
-        recurrent.copy_(state[0])
-        shown = F.linear(F.linear(x, self.g_a), self.g_b).view(heads).sigmoid()
-        y = rms_norm(out[0], self.o_norm, self.c.eps) * shown
-        return F.linear(y.flatten(1), self.o)
+    def __call__(
+        self, inner: Tensor, x: Tensor, states: tuple[Tensor, Tensor], space: Workspace
+    ) -> None:
+        """Advance both states in place: recurrent `[H, K, V]` and conv `[3 H K, 3]`."""
+        recurrent, conv = states
+        length, d = inner.shape[0], self.c.kda_dim
+        raw = project(inner, self.inward, space, "raw")
+        gate_in, out_gate_in = raw[:, -2 * d :].chunk(2, dim=-1)
+        gate = space.take("gate", length, self.wide)
+        torch.addmm(self.dt_bias, gate_in, self.f_b.T, out=gate)
+        out_gate = project(out_gate_in, self.g_b, space, "out gate")
+        history = conv.T.contiguous()
+        y = space.take("mixed", length, self.wide)
+        run_layer(self.inside, KdaRows(raw, gate, out_gate), history, recurrent, y)
+        latest = raw[:, : 3 * self.wide]
+        if length < CONV_WIDTH - 1:
+            latest = torch.cat([history, latest])
+        conv.copy_(latest[-(CONV_WIDTH - 1) :].T)
+        x.addmm_(y, self.o.T)
 
 
 class Mla:
@@ -146,59 +162,60 @@ class Mla:
 
     def __init__(self, weights: Weights, prefix: str, c: ModelConfig) -> None:
         self.c = c
-        self.qk = c.nope_dim + c.rope_dim
-        self.scale = self.qk**-0.5
+        qk = c.nope_dim + c.rope_dim
+        self.heads = Heads(c.heads, c.nope_dim, c.rope_dim, c.v_dim, qk**-0.5)
         take = weights.take
-        self.q = take(f"{prefix}.q_proj.weight", c.heads * self.qk, c.hidden)
-        self.kv_a = take(f"{prefix}.kv_a_proj_with_mqa.weight", c.row, c.hidden)
+        q = take(f"{prefix}.q_proj.weight", c.heads * qk, c.hidden)
+        self.inward = torch.cat([q, take(f"{prefix}.kv_a_proj_with_mqa.weight", c.row, c.hidden)])
         self.kv_norm = take(f"{prefix}.kv_a_layernorm.weight", c.latent)
         self.kv_b = take(f"{prefix}.kv_b_proj.weight", c.heads, c.nope_dim + c.v_dim, c.latent)
         self.o = take(f"{prefix}.o_proj.weight", c.hidden, c.heads * c.v_dim)
 
-    def __call__(self, x: Tensor, cache: Tensor, start: int) -> Tensor:
+    def __call__(
+        self, inner: Tensor, x: Tensor, cache: Tensor, start: int, space: Workspace
+    ) -> None:
         """Write rows from `start` on into the cache `[capacity, row]`, attend to all before."""
-        c, length = self.c, x.shape[0]
-        q = F.linear(x, self.q).view(length, c.heads, self.qk)
-        row = F.linear(x, self.kv_a)
-        latent = rms_norm(row[:, : c.latent], self.kv_norm, KV_A_NORM_EPS)
+        c, length = self.c, inner.shape[0]
+        both = project(inner, self.inward, space, "raw")
+        q, row = both[:, : -c.row], both[:, -c.row :]
+        latent = space.take("latent", length, c.latent)
+        rms_norm(row[:, : c.latent], self.kv_norm, KV_A_NORM_EPS, latent)
         cache[start : start + length, : c.latent] = latent
         cache[start : start + length, c.latent :] = row[:, c.latent :]
-        attend = self._absorbed if length <= ABSORBED_TOKENS else self._expanded
-        return F.linear(attend(q, cache, start).flatten(1), self.o)
+        q = q.view(length, c.heads, self.heads.key)
+        if length <= ABSORBED_TOKENS:
+            seen = self._absorbed(q, cache[: start + length].float())
+        else:
+            out = space.take("mixed", length, c.heads, c.v_dim)
+            seen = attend(q, self.heads, self._blocks(cache, start, length, space), space.take, out)
+        x.addmm_(seen.flatten(1), self.o.T)
 
-    def _absorbed(self, q: Tensor, cache: Tensor, start: int) -> Tensor:
-        c, length = self.c, q.shape[0]
-        rows = cache[: start + length].float()
+    def _absorbed(self, q: Tensor, rows: Tensor) -> Tensor:
+        c, length, seen = self.c, q.shape[0], rows.shape[0]
         inner = torch.einsum("thn,hnr->htr", q[..., : c.nope_dim], self.kv_b[:, : c.nope_dim])
         query = torch.cat([inner, q[..., c.nope_dim :].transpose(0, 1)], dim=-1)
-        scores = query @ rows.T * self.scale
-        later = torch.ones(length, start + length, dtype=torch.bool).triu(start + 1)
-        seen = scores.masked_fill(later, float("-inf")).softmax(-1) @ rows[:, : c.latent]
-        return torch.einsum("htr,hvr->thv", seen, self.kv_b[:, c.nope_dim :])
+        scores = query @ rows.T * self.heads.scale
+        if length > 1:
+            later = torch.ones(length, seen, dtype=torch.bool).triu(seen - length + 1)
+            scores = scores.masked_fill(later, float("-inf"))
+        mixed = scores.softmax(-1) @ rows[:, : c.latent]
+        return torch.einsum("htr,hvr->thv", mixed, self.kv_b[:, c.nope_dim :])
 
-    def _expand(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values `[1, H, T, D]`, both of one width so that SDPA keeps its fast path."""
-        c, rows = self.c, rows.float()
-        both = F.linear(rows[:, : c.latent], self.kv_b.flatten(0, 1))
-        both = both.view(-1, c.heads, c.nope_dim + c.v_dim).transpose(0, 1)
-        width = max(self.qk, c.v_dim)
-        key = rows.new_zeros(1, c.heads, rows.shape[0], width)
-        value = rows.new_zeros(1, c.heads, rows.shape[0], width)
-        key[0, :, :, : c.nope_dim] = both[..., : c.nope_dim]
-        key[0, :, :, c.nope_dim : self.qk] = rows[:, c.latent :]
-        value[0, :, :, : c.v_dim] = both[..., c.nope_dim :]
-        return key, value
+    def _blocks(
+        self, cache: Tensor, start: int, length: int, space: Workspace
+    ) -> list[Callable[[], Expanded]]:
+        """The step's own rows first, then the rows before them, a block at a time."""
+        past = range(0, start, PAST_BLOCK_TOKENS)
+        spans = [
+            (start, start + length),
+            *((at, min(at + PAST_BLOCK_TOKENS, start)) for at in past),
+        ]
+        return [partial(self._expand, cache[first:last], space) for first, last in spans]
 
-    def _expanded(self, q: Tensor, cache: Tensor, start: int) -> Tensor:
-        c, length = self.c, q.shape[0]
-        query = F.pad(q.transpose(0, 1)[None], (0, max(0, c.v_dim - self.qk)))
-        sdpa = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        key, value = self._expand(cache[start : start + length])
-        out, lse = sdpa(query, key, value, 0.0, True, scale=self.scale)
-        for at in range(0, start, PAST_BLOCK_TOKENS):
-            key, value = self._expand(cache[at : min(at + PAST_BLOCK_TOKENS, start)])
-            past, past_lse = sdpa(query, key, value, 0.0, False, scale=self.scale)
-            both = torch.logaddexp(lse, past_lse)
-            out = out * (lse - both).exp()[..., None] + past * (past_lse - both).exp()[..., None]
-            lse = both
-        return torch.as_tensor(out[0, :, :, : c.v_dim].transpose(0, 1))
+    def _expand(self, rows: Tensor, space: Workspace) -> Expanded:
+        c, count = self.c, rows.shape[0]
+        if rows.dtype != torch.float32:
+            rows = space.take("cache rows", count, c.row).copy_(rows)
+        weight = self.kv_b.flatten(0, 1)
+        expanded = project(rows[:, : c.latent], weight, space, "expanded")
+        return Expanded(expanded.view(count, *self.kv_b.shape[:2]), rows[:, c.latent :])

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from prefill_kernels.rows import rms_norm
 from prefill_wire.tensors import TensorKind
 from torch import Tensor
 
 from prefill_engine.checkpoint_folder import read_config
 from prefill_engine.config import ModelConfig, parse_config
-from prefill_engine.layers import Experts, Feed, Kda, Mla, Mlp, rms_norm
+from prefill_engine.layers import Experts, Feed, Kda, Mla, Mlp
 from prefill_engine.weights import Weights
+from prefill_engine.workspace import Workspace
 
 StateTensors = dict[tuple[int, TensorKind], Tensor]
 
@@ -23,6 +25,7 @@ class KimiLinear:
         """Read a checkpoint folder; raises `CheckpointError` or `UnsupportedConfig`."""
         self.config = config = parse_config(read_config(folder))
         weights, table = Weights(folder), (config.vocab_size, config.hidden)
+        self.space = Workspace()
         self.embedding = weights.take("model.embed_tokens.weight", *table)
         untied = not config.tied or weights.has("lm_head.weight")
         self.head = weights.take("lm_head.weight", *table) if untied else self.embedding
@@ -42,19 +45,23 @@ class KimiLinear:
     @torch.inference_mode()
     def forward(self, tokens: Tensor, state: StateTensors, start: int) -> Tensor:
         """Advance `state` over `tokens` `[T]` at position `start`; the last hidden row `[D]`."""
-        x = self.embedding[tokens]
-        eps = self.config.eps
+        space, eps = self.space, self.config.eps
+        shape = (len(tokens), self.config.hidden)
+        x = torch.index_select(self.embedding, 0, tokens, out=space.take("residual", *shape))
+        inner = space.take("inner", *shape)
         for index, (attention, feed) in enumerate(zip(self.attention, self.feed, strict=True)):
             before, after = self.norms[index]
-            inner = rms_norm(x, before, eps)
+            rms_norm(x, before, eps, inner)
             if isinstance(attention, Mla):
-                mixed = attention(inner, state[index, TensorKind.LATENT_KV], start)
+                attention(inner, x, state[index, TensorKind.LATENT_KV], start, space)
             else:
-                conv, recurrent = state[index, TensorKind.CONV], state[index, TensorKind.RECURRENT]
-                mixed = attention(inner, recurrent, conv)
-            x = x + mixed
-            x = x + feed(rms_norm(x, after, eps))
-        return rms_norm(x[-1], self.norm, eps)
+                kinds = TensorKind.RECURRENT, TensorKind.CONV
+                recurrent, conv = (state[index, kind] for kind in kinds)
+                attention(inner, x, (recurrent, conv), space)
+            rms_norm(x, after, eps, inner)
+            feed(inner, x, space)
+        last = torch.empty(1, self.config.hidden)
+        return rms_norm(x[-1:], self.norm, eps, last)[0]
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ def continue_greedily(
     ids = torch.from_numpy(prompt.astype(np.int64))[None]
     chosen: list[int] = []
     logits: list[np.ndarray] = []
-    portions = list(ids.split(step_tokens, dim=1))
+    portions = [ids[:, at : at + step_tokens] for at in range(0, len(prompt), step_tokens)]
     while len(chosen) < max_new:
         for portion in portions:
             last = model(portion, past_key_values=cache, use_cache=True, logits_to_keep=1).logits

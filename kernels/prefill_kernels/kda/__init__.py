@@ -1,6 +1,7 @@
-"""Kimi Delta Attention: the obvious recurrence (`naive_kda`) and its chunk form (`chunk_kda`)."""
+"""Kimi Delta Attention: the obvious recurrence, its chunk form, and the one that inference runs."""
 
 from prefill_kernels.kda.chunk import chunk_kda
+from prefill_kernels.kda.fast import KdaInputs, KdaResult, prefill_kda
 from prefill_kernels.kda.naive import naive_kda
 
-__all__ = ["chunk_kda", "naive_kda"]
+__all__ = ["KdaInputs", "KdaResult", "chunk_kda", "naive_kda", "prefill_kda"]

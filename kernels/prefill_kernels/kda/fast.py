@@ -1,0 +1,106 @@
+"""KDA for inference: packed sequences, carried states, states at boundaries; native or eager."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prefill_kernels.kda.chunk import chunk_kda
+from prefill_kernels.native import native
+from prefill_kernels.native.library import KdaCall
+
+
+class KdaResult(NamedTuple):
+    """Outputs `[T, H, V]`, states `[N, H, K, V]` at the ends and `[M, H, K, V]` at the bounds."""
+
+    out: Tensor
+    states: Tensor
+    bound_states: Tensor
+
+
+class KdaInputs(NamedTuple):
+    """Packed tokens: q, k, g `[T, H, K]`, v `[T, H, V]`, beta `[T, H]`; as `naive_kda` has them."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    beta: Tensor
+
+
+def refusal(inputs: KdaInputs) -> str | None:
+    """Why the native kernel does not take these, or None."""
+    library, reason = native().library, native().reason
+    if library is None:
+        return reason
+    for name, tensor in inputs._asdict().items():
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            return f"{name} is {tensor.dtype} on {tensor.device.type}, needs float32 on cpu"
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        return "gradients are asked for"
+    return None
+
+
+def prefill_kda(
+    inputs: KdaInputs,
+    *,
+    starts: Sequence[int] | None = None,
+    initial_states: Tensor | None = None,
+    bounds: Sequence[int] = (),
+) -> KdaResult:
+    """Run KDA over sequences packed one after another.
+
+    Args:
+        inputs: the tokens of all sequences.
+        starts: where each begins, and the end of the last: `N + 1` ascending positions from 0
+            to T (fla's `cu_seqlens`); one sequence when absent.
+        initial_states: `[N, H, K, V]`, zeros when absent; never written to.
+        bounds: ascending token positions in 1..T; the state after that many packed tokens of
+            the sequence it falls in is returned too.
+    """
+    length, heads, key_dim = inputs.k.shape
+    starts = [0, length] if starts is None else list(starts)
+    _check(starts, length, bounds)
+    shape = (len(starts) - 1, heads, key_dim, inputs.v.shape[-1])
+    states = inputs.v.new_zeros(shape) if initial_states is None else initial_states.clone()
+    at_bounds = inputs.v.new_zeros((len(bounds), *shape[1:]))
+    out = torch.empty_like(inputs.v, memory_format=torch.contiguous_format)
+    run = _eager if refusal(inputs) else _native
+    run(inputs, (starts, list(bounds)), KdaResult(out, states.contiguous(), at_bounds))
+    return KdaResult(out, states, at_bounds)
+
+
+def _check(starts: Sequence[int], length: int, bounds: Sequence[int]) -> None:
+    if starts[0] != 0 or starts[-1] != length or any(a >= b for a, b in pairwise(starts)):
+        raise ValueError(f"starts {list(starts)} do not ascend from 0 to {length}")
+    if any(a >= b for a, b in pairwise([0, *bounds])) or (bounds and bounds[-1] > length):
+        raise ValueError(f"bounds {list(bounds)} do not ascend within 1 to {length}")
+
+
+def _native(inputs: KdaInputs, cuts: tuple[list[int], list[int]], result: KdaResult) -> None:
+    tensors = [tensor.contiguous() for tensor in inputs]
+    starts, bounds = (torch.tensor(places, dtype=torch.int64) for places in cuts)
+    held = (*tensors, result.out, result.states, starts, bounds, result.bound_states)
+    heads, key_dim = inputs.k.shape[1:]
+    sizes = (heads, key_dim, inputs.v.shape[-1], torch.get_num_threads())
+    call = KdaCall(*(t.data_ptr() for t in held), len(starts) - 1, len(bounds), *sizes)
+    native().library.prefill_kda_call(ctypes.byref(call))
+
+
+def _eager(inputs: KdaInputs, cuts: tuple[list[int], list[int]], result: KdaResult) -> None:
+    starts, bounds = cuts
+    for number, (start, end) in enumerate(pairwise(starts)):
+        state = result.states[number : number + 1]
+        stops = sorted({bound for bound in bounds if start < bound < end} | {start, end})
+        for first, last in pairwise(stops):
+            rows = (tensor[None, first:last] for tensor in inputs)
+            part, state = chunk_kda(*rows, initial_state=state)
+            result.out[first:last] = part[0]
+            if last in bounds:
+                result.bound_states[bounds.index(last)] = state[0]
+        result.states[number] = state[0]

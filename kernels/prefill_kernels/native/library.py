@@ -1,0 +1,88 @@
+"""The compiled kernels as Python functions on addresses, and why there are none where so."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from prefill_kernels.native.build import NativeUnavailable, compiled
+
+SWITCH = "PREFILL_NATIVE"  # "off" leaves the eager forms alone
+_ADDRESS, _COUNT, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+_logger = logging.getLogger(__name__)
+
+
+class KdaCall(ctypes.Structure):
+    """Arguments of `prefill_kda_call`; see kda.cpp."""
+
+    _fields_ = [
+        *((name, _ADDRESS) for name in ("q", "k", "v", "g", "beta", "out", "states")),
+        *((name, _ADDRESS) for name in ("starts", "bounds", "bound_states")),
+        *((name, _COUNT) for name in ("sequences", "bound_count", "heads", "key_dim")),
+        *((name, _COUNT) for name in ("value_dim", "threads")),
+    ]
+
+
+class KdaLayer(ctypes.Structure):
+    """Arguments of `prefill_kda_layer`; see kda.cpp."""
+
+    _fields_ = [
+        *((name, _ADDRESS) for name in ("raw", "history", "conv", "gate", "out_gate", "decay")),
+        *((name, _ADDRESS) for name in ("norm", "out", "state", "bounds", "bound_states")),
+        *((name, _COUNT) for name in ("tokens", "raw_row", "beta_column", "bound_count")),
+        *((name, _COUNT) for name in ("heads", "dim", "threads")),
+        ("eps", _REAL),
+    ]
+
+
+class AttentionCall(ctypes.Structure):
+    """Arguments of `prefill_attention`; see attention.cpp."""
+
+    _fields_ = [
+        *((name, _ADDRESS) for name in ("q", "expanded", "rope", "packed", "running", "out")),
+        *((name, _COUNT) for name in ("tokens", "q_row", "keys", "rope_row", "heads", "nope")),
+        *((name, _COUNT) for name in ("rope_dim", "value", "threads", "first", "last", "causal")),
+        ("scale", _REAL),
+    ]
+
+
+@dataclass(frozen=True)
+class Native:
+    """The library, or None and the reason."""
+
+    library: Any
+    reason: str = ""
+
+
+@cache
+def native() -> Native:
+    """Compile or find the kernels, once a process. torch comes first: one OpenMP for both."""
+    if os.environ.get(SWITCH) == "off":
+        return Native(None, f"{SWITCH}=off")
+    try:
+        library = ctypes.CDLL(str(compiled(os.environ)))
+    except (NativeUnavailable, OSError) as error:
+        _logger.warning("native kernels are not used: %s", error)
+        return Native(None, str(error))
+    _declare(library)
+    return Native(library)
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    signatures = {
+        "prefill_kda_call": (ctypes.POINTER(KdaCall),),
+        "prefill_kda_layer": (ctypes.POINTER(KdaLayer),),
+        "prefill_attention": (ctypes.POINTER(AttentionCall),),
+        "prefill_rms_norm": (
+            *(_ADDRESS, _COUNT, _ADDRESS, _ADDRESS, _COUNT, _COUNT, _COUNT, _REAL, _COUNT),
+        ),
+        "prefill_swiglu": (_ADDRESS, _ADDRESS, _COUNT, _COUNT, _COUNT),
+        "prefill_combine": (*(_ADDRESS,) * 4, *(_COUNT,) * 4),
+    }
+    for name, arguments in signatures.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, None

@@ -1,0 +1,173 @@
+// Vectors by GCC's and clang's vector extension, and the matrix product by tiles that all kernels use.
+//
+// Panels: a matrix [R, N] is kept as [N / 16][R][16], so that a tile reads its right factor and
+// writes its result without a stride. A left factor is addressed by (row, outer): element (m, o, i)
+// lies at a[m * row + o * outer + i], which covers row-major and panel matrices alike.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <algorithm>
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+namespace prefill {
+
+#if defined(__AVX512F__)
+constexpr int VL = 16, MR = 8;
+#elif defined(__AVX__)
+constexpr int VL = 8, MR = 4;
+#else
+constexpr int VL = 4, MR = 4;
+#endif
+constexpr int NR = 16, NV = NR / VL;
+
+typedef float vf __attribute__((vector_size(VL * 4)));
+typedef int32_t vi __attribute__((vector_size(VL * 4)));
+typedef float vf_any __attribute__((vector_size(VL * 4), aligned(4), may_alias));
+
+static inline vf load(const float* p) { return *reinterpret_cast<const vf_any*>(p); }
+static inline void store(float* p, vf x) { *reinterpret_cast<vf_any*>(p) = x; }
+static inline vf splat(float x) { return x - vf{}; }
+// Keeps a value in a register: GCC would otherwise read it from memory again for every use.
+static inline void keep(vf& x) {
+#if defined(__x86_64__)
+  asm("" : "+v"(x));
+#elif defined(__aarch64__)
+  asm("" : "+w"(x));
+#endif
+}
+static inline vf vmax(vf a, vf b) { return a > b ? a : b; }
+static inline vf vmin(vf a, vf b) { return a < b ? a : b; }
+static inline float sum(vf x) {
+  float s = 0;
+  for (int i = 0; i < VL; ++i) s += x[i];
+  return s;
+}
+static inline float largest(vf x) {
+  float s = x[0];
+  for (int i = 1; i < VL; ++i) s = std::max(s, x[i]);
+  return s;
+}
+
+// e^x to 1-2 ulp (Cephes' polynomial); x is held to [-87, 88]: neither Inf nor a denormal number.
+static inline vf vexp(vf x) {
+  x = vmin(vmax(x, splat(-87.0f)), splat(88.0f));
+  const vf magic = splat(12582912.0f);
+  vf r = (x * 1.44269504f + magic) - magic;
+  vf f = x - r * 0.693359375f;
+  f = f + r * 2.12194440e-4f;
+  vf p = splat(1.9875691500e-4f);
+  p = p * f + 1.3981999507e-3f;
+  p = p * f + 8.3334519073e-3f;
+  p = p * f + 4.1665795894e-2f;
+  p = p * f + 1.6666665459e-1f;
+  p = p * f + 5.0000001201e-1f;
+  vf y = p * (f * f) + f + 1.0f;
+  vi scale = (__builtin_convertvector(r, vi) + 127) << 23;
+  return y * (vf)scale;
+}
+
+static inline vf vsigmoid(vf x) { return 1.0f / (1.0f + vexp(-x)); }
+static inline vf vsilu(vf x) { return x / (1.0f + vexp(-x)); }
+
+// log(1 + e^x) = max(x, 0) + log1p(e^-|x|), and log1p(u) = 2 artanh(u / (2 + u)).
+static inline vf vsoftplus(vf x) {
+  vf away = x > 0.0f ? -x : x;
+  vf u = vexp(away);
+  vf s = u / (2.0f + u), t = s * s;
+  vf p = splat(1.0f / 15);
+  p = p * t + 1.0f / 13;
+  p = p * t + 1.0f / 11;
+  p = p * t + 1.0f / 9;
+  p = p * t + 1.0f / 7;
+  p = p * t + 1.0f / 5;
+  p = p * t + 1.0f / 3;
+  p = p * t + 1.0f;
+  return vmax(x, vf{}) + 2.0f * s * p;
+}
+
+static inline float vdot(const float* a, const float* b, int n) {
+  vf s{};
+  for (int i = 0; i < n; i += VL) s += load(a + i) * load(b + i);
+  return sum(s);
+}
+
+// c[MR, 16] +-= a[MR, blocks * inner] b[blocks * inner, 16]
+template <bool MINUS>
+static inline __attribute__((always_inline)) void tile(const float* a, long row, long outer,
+                                                       int blocks, int inner, const float* b,
+                                                       float* c) {
+  vf acc[MR][NV];
+  for (int m = 0; m < MR; ++m)
+    for (int v = 0; v < NV; ++v) acc[m][v] = load(c + m * NR + v * VL);
+  const float* rows[MR];
+  for (int o = 0; o < blocks; ++o, a += outer) {
+    for (int m = 0; m < MR; ++m) rows[m] = a + m * row;
+    for (long i = 0; i < inner; ++i, b += NR) {
+      vf right[NV];
+      for (int v = 0; v < NV; ++v) {
+        right[v] = load(b + v * VL);
+        keep(right[v]);
+      }
+      for (int m = 0; m < MR; ++m) {
+        vf left = splat(rows[m][i]);
+        for (int v = 0; v < NV; ++v)
+          acc[m][v] = MINUS ? acc[m][v] - left * right[v] : acc[m][v] + left * right[v];
+      }
+    }
+  }
+  for (int m = 0; m < MR; ++m)
+    for (int v = 0; v < NV; ++v) store(c + m * NR + v * VL, acc[m][v]);
+}
+
+struct Left {  // the left factor [M, blocks * inner]
+  const float* at;
+  long row, outer;
+  int blocks, inner;
+};
+
+// C panels [panels][crows][16] +-= left * B panels [panels][brows][16]; rows is a multiple of 16.
+template <bool MINUS = false>
+static void product(const Left& left, int rows, int panels, const float* b, long brows, float* c,
+                    long crows) {
+  for (int p = 0; p < panels; ++p, b += brows * NR, c += crows * NR)
+    for (int m = 0; m < rows; m += MR)
+      tile<MINUS>(left.at + m * left.row, left.row, left.outer, left.blocks, left.inner, b,
+                  c + m * NR);
+}
+
+// Flush-to-zero for a scope: products of decays may fall among the denormal numbers.
+struct FlushDenormals {
+#if defined(__SSE2__)
+  unsigned kept = _mm_getcsr();
+  FlushDenormals() { _mm_setcsr(kept | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(kept); }
+#endif
+};
+
+// Memory of one thread, kept between calls: fresh pages cost more than the work on them.
+static inline float* scratch(size_t floats) {
+  struct Kept {
+    float* at = nullptr;
+    size_t floats = 0;
+    ~Kept() { std::free(at); }
+  };
+  thread_local Kept kept;
+  if (kept.floats < floats) {
+    std::free(kept.at);
+    kept.floats = (floats + 1023) / 1024 * 1024;
+    kept.at = static_cast<float*>(std::aligned_alloc(4096, kept.floats * sizeof(float)));
+  }
+  return kept.at;
+}
+
+static inline int pad16(int n) { return (n + 15) / 16 * 16; }
+
+}  // namespace prefill
