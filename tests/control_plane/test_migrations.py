@@ -17,7 +17,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 VERSIONS = [s.revision for s in ScriptDirectory.from_config(configuration()).walk_revisions()]
 SHAPE = """
     SELECT table_name, column_name, data_type, is_nullable, column_default
-    FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2
+    FROM information_schema.columns WHERE table_schema = 'public'
+    UNION ALL
+    SELECT relname, tgname, pg_get_triggerdef(t.oid), '', ''
+    FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE NOT tgisinternal
+    UNION ALL
+    SELECT sequencename, '', '', '', '' FROM pg_sequences WHERE schemaname = 'public'
+    ORDER BY 1, 2
 """
 CHECKS = """
     SELECT conname FROM pg_constraint
@@ -102,6 +108,6 @@ async def test_a_version_gives_up_when_a_table_stays_locked(cluster, monkeypatch
     async with connection.transaction():
         await connection.execute("LOCK TABLE usage_hours IN ACCESS SHARE MODE")
         with pytest.raises(DBAPIError, match="lock timeout"):
-            await asyncio.to_thread(downgrade, url, "-1")
-    await asyncio.to_thread(downgrade, url, "-1")  # the twin: without the lock it goes through
+            await asyncio.to_thread(downgrade, url, "0002")
+    await asyncio.to_thread(downgrade, url, "0002")  # the twin: without the lock it goes through
     await connection.close()
