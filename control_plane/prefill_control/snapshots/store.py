@@ -1,0 +1,79 @@
+"""Snapshots in Redis: read back what is published, write a new one in one step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+from prefill_fleet.names import BEAT_KEY, CHANGED_CHANNEL, ROLL_KEY, tenant_key
+from prefill_fleet.snapshot import (
+    MAX_BEAT_BYTES,
+    MAX_ROLL_BYTES,
+    Beat,
+    Roll,
+    open_beat,
+    open_roll,
+    sign_beat,
+)
+from prefill_wire.errors import WireError
+from prefill_wire.signing import SigningKey
+from redis.asyncio import Redis
+
+log = structlog.get_logger()
+KEEP_SECONDS = 24 * 3600  # of what is published; nobody may use it after 60 s anyway
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What Redis holds and our own signature covers."""
+
+    beat: Beat
+    roll: Roll
+
+
+class SnapshotStore:
+    """Thin I/O; the caller holds the publisher's lock."""
+
+    def __init__(self, redis: Redis, key: SigningKey) -> None:
+        self._redis, self._key = redis, key
+
+    async def beat(self) -> Beat | None:
+        """The published beat; None when there is none, or none of ours."""
+        data = await self._redis.getrange(BEAT_KEY, 0, MAX_BEAT_BYTES)
+        if not data:
+            return None
+        try:
+            return open_beat(self._key.public_bytes, data)
+        except WireError as error:
+            log.error("published beat", reason=error.message)
+            return None
+
+    async def held(self) -> Held | None:
+        """Beat and roll; None when either is absent or not ours."""
+        beat = await self.beat()
+        data = await self._redis.getrange(ROLL_KEY, 0, MAX_ROLL_BYTES) if beat else b""
+        if beat is None or not data:
+            return None
+        try:
+            return Held(beat, open_roll(data, beat.roll_digest))
+        except WireError as error:
+            log.error("published roll", reason=error.message)
+            return None
+
+    async def renew(self, beat: Beat) -> bool:
+        """Only the beat; False when the roll is gone."""
+        if not await self._redis.exists(ROLL_KEY):
+            return False
+        await self._redis.set(BEAT_KEY, sign_beat(self._key, beat), ex=KEEP_SECONDS)
+        return True
+
+    async def write(self, beat: Beat, roll: bytes, entries: Mapping[str, bytes]) -> None:
+        """Entries, roll and beat at once, then the word that there is something new."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            for tenant, data in entries.items():
+                pipeline.set(tenant_key(tenant), data)
+            pipeline.set(ROLL_KEY, roll)
+            pipeline.set(BEAT_KEY, sign_beat(self._key, beat), ex=KEEP_SECONDS)
+            pipeline.publish(CHANGED_CHANNEL, str(beat.version))
+            await pipeline.execute()
