@@ -125,10 +125,15 @@ def utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
+async def enter_tenant(session: AsyncSession, tenant_id: str) -> None:
+    """Go on as this tenant, once a proof or a password has led to it."""
+    await _set_local(session, "prefill.tenant", tenant_id)
+
+
 async def _set_reach(session: AsyncSession, reach: Reach) -> None:
     match reach:
         case OfOneTenant(tenant_id):
-            await _set_local(session, "prefill.tenant", tenant_id)
+            await enter_tenant(session, tenant_id)
         case OfProof(digest):
             await _set_local(session, "prefill.proof", digest)
         case OfOperator():

@@ -1,0 +1,82 @@
+"""Bearer secrets: made once, shown once, kept as an HMAC.
+
+Form: prefix, underscore, 43 characters of base62 (256 random bits), 6 of CRC-32. The checksum
+turns a typing error away without a look into any table, and lets scanners recognise a leak.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import zlib
+from dataclasses import dataclass
+
+from prefill_wire.ids import Random
+
+KEY_PREFIX = "pck"
+SESSION_PREFIX = "pcs"
+SECRET_BYTES = 32
+BODY_CHARACTERS = 43
+CHECK_CHARACTERS = 6
+MAX_SECRET_CHARACTERS = 128
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A fresh secret: `text` for its owner, `proof` for the table."""
+
+    text: str
+    proof: str
+
+    @property
+    def last4(self) -> str:
+        """What people recognise a key by."""
+        return self.text[-4:]
+
+
+class Pepper:
+    """The process's own key: without it the table's proofs say nothing about a guess."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def proof(self, text: str) -> str:
+        """HMAC-SHA256 of a secret, hex."""
+        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
+
+    def new_secret(self, prefix: str, random: Random) -> Secret:
+        """A secret of 256 bits from `random`."""
+        body = _base62(int.from_bytes(random(SECRET_BYTES), "big"), BODY_CHARACTERS)
+        text = f"{prefix}_{body}{_checksum(prefix, body)}"
+        return Secret(text, self.proof(text))
+
+    def derive(self, purpose: str, *parts: str) -> bytes:
+        """32 bytes for another use, bound to `purpose` and `parts`."""
+        joined = "\x00".join((purpose, *parts))
+        return hmac.new(self._key, joined.encode(), hashlib.sha256).digest()
+
+
+def well_formed(text: str, prefix: str) -> bool:
+    """Whether a text can be a secret of this prefix: length, alphabet, checksum."""
+    head, _, rest = text.partition("_")
+    body, check = rest[:BODY_CHARACTERS], rest[BODY_CHARACTERS:]
+    return (
+        head == prefix
+        and len(rest) == BODY_CHARACTERS + CHECK_CHARACTERS
+        and rest.isascii()
+        and rest.isalnum()
+        and check == _checksum(prefix, body)
+    )
+
+
+def _checksum(prefix: str, body: str) -> str:
+    return _base62(zlib.crc32(f"{prefix}_{body}".encode()), CHECK_CHARACTERS)
+
+
+def _base62(value: int, length: int) -> str:
+    digits = []
+    for _ in range(length):
+        value, digit = divmod(value, 62)
+        digits.append(_ALPHABET[digit])
+    return "".join(reversed(digits))

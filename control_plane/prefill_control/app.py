@@ -1,0 +1,97 @@
+"""The application: nouns, boundary, problems, health, metrics, documents."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import ControllerRouterHandler
+
+from prefill_control.access.authenticate import Authenticator
+from prefill_control.access.secrets import Pepper
+from prefill_control.db import Database, PoolPlan, utc_now
+from prefill_control.quotas.gcra import Rate
+from prefill_control.settings import ControlSettings
+from prefill_control.tenants.controller import TenantController
+from prefill_control.web.body import BodyLimits
+from prefill_control.web.boundary import Boundary, Parts
+from prefill_control.web.ids import tell_request_id
+from prefill_control.web.metrics import Metrics
+from prefill_control.web.open_pages import docs_page, live, metrics_text, ready
+from prefill_control.web.problems import answer_problem
+from prefill_control.web.schemas import provide_page, provide_work
+from prefill_control.web.throttle import Throttle
+from prefill_control.work import Clock
+
+VERSION = "1.0.0"
+NOUNS: list[ControllerRouterHandler] = [TenantController]
+
+
+def build_parts(settings: ControlSettings, now: Clock = utc_now) -> Parts:
+    """The process's parts, from its settings; tests bring a clock of their own."""
+    database = Database(settings.database_url, PoolPlan(size=settings.pool_size))
+    pepper = Pepper(settings.pepper)
+    rate = Rate(settings.requests_per_second, settings.requests_burst)
+    remembered = settings.key_cache_seconds
+    return Parts(
+        database=database,
+        authenticator=Authenticator(database, pepper, time.monotonic, remembered),
+        pepper=pepper,
+        throttle=Throttle(rate, _monotonic_us),
+        limits=BodyLimits(settings.max_body_bytes, settings.max_json_depth),
+        metrics=Metrics(database.connections_out),
+        now=now,
+        random=os.urandom,
+    )
+
+
+def create_app(settings: ControlSettings, parts: Parts | None = None) -> Litestar:
+    """An ASGI application; closing it closes its database connections."""
+    parts = parts or build_parts(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        yield
+        await parts.database.close()
+
+    return Litestar(
+        route_handlers=[*NOUNS, live, ready, metrics_text, docs_page],
+        middleware=[Boundary(parts)],
+        dependencies={
+            "work": Provide(provide_work, sync_to_thread=False),
+            "page": Provide(provide_page, sync_to_thread=False),
+        },
+        exception_handlers={Exception: answer_problem},
+        before_send=[tell_request_id],
+        lifespan=[lifespan],
+        state=State({"parts": parts, "settings": settings, "failures": parts.metrics.failures}),
+        openapi_config=describe(settings),
+        request_max_body_size=settings.max_body_bytes + 1,
+        logging_config=None,
+    )
+
+
+def describe(settings: ControlSettings) -> OpenAPIConfig:
+    """OpenAPI 3.1, served as JSON; the page for people is made of it."""
+    bearer = SecurityScheme(type="http", scheme="bearer", description="An API key or a session.")
+    return OpenAPIConfig(
+        title="Prefill Cloud",
+        version=VERSION,
+        description="Who may prefill, where, how much, at what price.",
+        path="/openapi",
+        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        components=Components(security_schemes={"bearer": bearer}),
+        security=[{"bearer": []}],
+    )
+
+
+def _monotonic_us() -> int:
+    return time.monotonic_ns() // 1000

@@ -1,0 +1,192 @@
+"""The one boundary of a request: caller, limits, body, transaction, remembered answer, commit.
+
+Handlers and services never commit. An answer leaves only after its transaction is durable; a
+refusal undoes whatever was written before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from litestar.datastructures import Headers
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, HTTPResponseStartEvent, Message, Receive, Scope, Send
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from prefill_control.access.authenticate import Authenticator
+from prefill_control.access.scopes import Scope as Permission
+from prefill_control.access.secrets import Pepper
+from prefill_control.db import Database, OfNobody, OfOneTenant, OfOperator, Reach
+from prefill_control.errors import ControlError, ProblemCode
+from prefill_control.tenants.models import PLATFORM_TENANT
+from prefill_control.web.body import BodyLimits, check_json, read_body, replay
+from prefill_control.web.ids import request_id_of
+from prefill_control.web.metrics import Metrics
+from prefill_control.web.remembered import Answer, Asked, asked_under, recall, remember
+from prefill_control.web.throttle import Throttle
+from prefill_control.work import KEEP, Actor, Clock, Random, Work
+
+NEEDS = "needs"  # the opt of a handler: a Permission, or PUBLIC
+PUBLIC = "public"
+WORK = "prefill_work"
+STRANGER = Actor("stranger", "", "", frozenset())
+KEPT_HEADERS = frozenset({b"content-type", b"etag", b"location"})
+WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the boundary works with."""
+
+    database: Database
+    authenticator: Authenticator
+    pepper: Pepper
+    throttle: Throttle
+    limits: BodyLimits
+    metrics: Metrics
+    now: Clock
+    random: Random
+    monotonic: Callable[[], float] = time.monotonic
+
+
+@dataclass(slots=True)
+class Collected:
+    """An answer that is held until the transaction is durable."""
+
+    status: int = 500
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    body: bytearray = field(default_factory=bytearray)
+
+    async def take(self, message: Message) -> None:
+        """A `send` that sends nothing yet."""
+        if message["type"] == "http.response.start":
+            self.status, self.headers = message["status"], list(message["headers"])
+        elif message["type"] == "http.response.body":
+            self.body += message["body"]
+
+    def answer(self) -> Answer:
+        """As it is remembered: without the headers that belong to one sending."""
+        kept = [(name, value) for name, value in self.headers if name.lower() in KEPT_HEADERS]
+        return Answer(self.status, kept, bytes(self.body))
+
+
+class Boundary(ASGIMiddleware):
+    """Wraps every handler that says what it needs; health, metrics and documents pass by."""
+
+    scopes = (ScopeType.HTTP,)
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        """One request, from its headers to its committed answer."""
+        needed = scope["route_handler"].opt.get(NEEDS)
+        if needed is None:
+            await next_app(scope, receive, send)
+            return
+        parts, headers = self._parts, Headers.from_scope(scope)
+        started = parts.monotonic()
+        method, client = str(scope.get("method", "GET")), scope["client"]
+        address = client[0] if client else ""
+        actor = await self._actor(needed, headers, address)
+        told = parts.throttle.take(actor.id or f"address {address}")
+        if needed != PUBLIC:
+            actor.need(Permission(needed))
+        body = await self._body(method, receive, headers)
+        reach, tenant_id = reach_of(actor, headers.get("prefill-tenant", ""))
+        asked = None
+        if method == "POST" and tenant_id and "idempotency-key" in headers:
+            asked = self._asked(scope, headers["idempotency-key"], tenant_id, body)
+        collected = Collected()
+        async with parts.database.transaction(reach) as session:
+            scope["state"][WORK] = Work(
+                session=session,
+                actor=actor,
+                tenant_id=tenant_id,
+                now=parts.now(),
+                random=parts.random,
+                request_id=request_id_of(scope),
+                address=address,
+            )
+            again = await recall(session, asked, parts.now()) if asked else None
+            if again is not None:
+                told.append((b"idempotency-replayed", b"true"))
+                collected = Collected(again.status, list(again.headers), bytearray(again.body))
+            else:
+                await next_app(scope, replay(body, receive), collected.take)
+                await self._settle(session, asked, collected)
+        if method != "GET":
+            parts.authenticator.forget()
+        parts.metrics.observe(
+            str(scope["route_handler"].name), collected.status, parts.monotonic() - started
+        )
+        await _forward(collected, told, send)
+
+    async def _actor(self, needed: str, headers: Headers, address: str) -> Actor:
+        shown = headers.get("authorization", "")
+        if needed == PUBLIC:
+            return STRANGER
+        try:
+            return await self._parts.authenticator.actor(shown, self._parts.now(), address)
+        except ControlError as refusal:
+            if refusal.http_status == 401:  # guessing is throttled by address
+                self._parts.throttle.take(f"refused {address}")
+            raise
+
+    async def _body(self, method: str, receive: Receive, headers: Headers) -> bytes:
+        if method not in WITH_BODY:
+            return b""
+        limits = self._parts.limits
+        body = await read_body(receive, headers.get("content-length", ""), limits)
+        kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if body and kind != "application/json":
+            raise ControlError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, f"the body is {kind[:60]!r}")
+        check_json(body, limits)
+        return body
+
+    def _asked(self, scope: Scope, key: str, tenant_id: str, body: bytes) -> Asked:
+        query = scope["query_string"].decode("latin-1")
+        request = ("POST", f"{scope['path']}?{query}", body)
+        return asked_under(self._parts.pepper, key, tenant_id, request)
+
+    async def _settle(
+        self, session: AsyncSession, asked: Asked | None, collected: Collected
+    ) -> None:
+        """Undo what a refusal wrote; keep a success together with its answer."""
+        if collected.status >= 400:
+            if not session.info.get(KEEP):
+                await session.rollback()
+        elif asked is not None:
+            await session.flush()
+            await remember(session, asked, collected.answer(), self._parts.now())
+
+
+def reach_of(actor: Actor, named_tenant: str) -> tuple[Reach, str]:
+    """Whose rows a request reaches, and whose its new rows are. Only operators name a tenant."""
+    if not actor.tenant_id:
+        return OfNobody(), ""
+    if named_tenant and named_tenant != actor.tenant_id:
+        if not actor.is_operator:
+            raise ControlError(
+                ProblemCode.PERMISSION_DENIED, "only operators name a tenant in Prefill-Tenant"
+            )
+        return OfOneTenant(named_tenant), named_tenant
+    if actor.is_operator and not named_tenant:
+        return OfOperator(), PLATFORM_TENANT
+    return OfOneTenant(actor.tenant_id), actor.tenant_id
+
+
+async def _forward(collected: Collected, told: list[tuple[bytes, bytes]], send: Send) -> None:
+    start: HTTPResponseStartEvent = {
+        "type": "http.response.start",
+        "status": collected.status,
+        "headers": [*collected.headers, *told],
+    }
+    if not any(name.lower() == b"content-length" for name, _ in collected.headers):
+        size = (b"content-length", str(len(collected.body)).encode())
+        start["headers"] = [*collected.headers, size, *told] if collected.body else start["headers"]
+    await send(start)
+    await send({"type": "http.response.body", "body": bytes(collected.body), "more_body": False})

@@ -1,0 +1,89 @@
+"""What anybody may fetch: health, metrics, the page that documents the API."""
+
+from __future__ import annotations
+
+from html import escape
+
+import msgspec
+from litestar import MediaType, Request, Response, get
+from litestar.datastructures import State
+
+from prefill_control.web.boundary import Parts
+
+Any_ = Request[object, object, State]
+STYLE = """
+body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
+h2{margin-top:2.5rem;border-bottom:1px solid #ccc} code{background:#f3f3f3;padding:0 .25em}
+.op{margin:1rem 0}.verb{display:inline-block;min-width:4.5rem;font-weight:600}
+small{color:#555}
+"""
+
+
+class Health(msgspec.Struct, frozen=True):
+    """What a probe reads."""
+
+    status: str
+
+
+@get("/health/live", include_in_schema=False)
+async def live() -> Health:
+    """The process answers."""
+    return Health("ok")
+
+
+@get("/health/ready", include_in_schema=False)
+async def ready(request: Any_) -> Health:
+    """The database answers, too; 503 otherwise."""
+    await parts_of(request).database.ping()
+    return Health("ok")
+
+
+@get("/metrics", include_in_schema=False, media_type="text/plain; version=0.0.4")
+async def metrics_text(request: Any_) -> bytes:
+    """Prometheus' text form."""
+    return parts_of(request).metrics.text()
+
+
+@get("/docs", include_in_schema=False, media_type=MediaType.HTML)
+async def docs_page(request: Any_) -> Response[str]:
+    """Every operation, made of the OpenAPI document; no script, nothing from elsewhere."""
+    document = request.app.openapi_schema.to_schema()
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    return Response(render(document), headers={"Content-Security-Policy": policy})
+
+
+def parts_of(request: Any_) -> Parts:
+    """The application's parts."""
+    parts = request.app.state.parts
+    if not isinstance(parts, Parts):
+        raise TypeError("the application was built without parts")
+    return parts
+
+
+def render(document: dict[str, object]) -> str:
+    """HTML of an OpenAPI document."""
+    raw = msgspec.json.encode(document)
+    spec = msgspec.json.decode(raw)
+    operations: dict[str, list[str]] = {}
+    for path, item in sorted(spec["paths"].items()):
+        for verb, operation in item.items():
+            tag = (operation.get("tags") or ["other"])[0]
+            operations.setdefault(tag, []).append(_operation(path, verb, operation))
+    sections = "".join(
+        f"<h2>{escape(tag)}</h2>{''.join(rows)}" for tag, rows in sorted(operations.items())
+    )
+    title = escape(spec["info"]["title"])
+    link = '<a href="/openapi/openapi.json">OpenAPI 3.1 document</a>'
+    return (
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
+        f"<style>{STYLE}</style><h1>{title} API</h1><p>{link}</p>{sections}</html>"
+    )
+
+
+def _operation(path: str, verb: str, operation: dict[str, object]) -> str:
+    name = escape(str(operation.get("operationId", "")))
+    words = escape(str(operation.get("description", "")))
+    return (
+        f'<div class=op id="{name}"><span class=verb>{verb.upper()}</span>'
+        f"<code>{escape(path)}</code><br>{words} <small>{name}</small></div>"
+    )

@@ -1,0 +1,59 @@
+"""Shapes that every noun's input and output share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Generic, TypeVar
+
+import msgspec
+from litestar import Request
+from litestar.datastructures import State
+from litestar.di import NamedDependency
+from litestar.params import FromPath, HeaderParameter, QueryParameter
+
+from prefill_control.pages import DEFAULT_PAGE, MAX_CURSOR_CHARACTERS, MAX_PAGE, PageRequest
+from prefill_control.web.boundary import WORK
+from prefill_control.work import Work
+
+T = TypeVar("T")
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Text = Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00]*$")]
+Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{3}_[0-9a-z_-]{1,60}$")]  # in bodies
+Amount = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
+IfMatch = Annotated[
+    str | None,
+    HeaderParameter(name="If-Match", description="The ETag of what is changed.", max_length=64),
+]
+
+
+Limit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="Rows a page.")]
+Cursor = Annotated[
+    str, QueryParameter(max_length=MAX_CURSOR_CHARACTERS, description="From the page before.")
+]
+PathId = FromPath[str]
+ThisWork = NamedDependency[Work]
+ThisPage = NamedDependency[PageRequest]
+
+
+class Input(msgspec.Struct, forbid_unknown_fields=True):
+    """A body that was sent: a field that is not named here is refused."""
+
+
+class Listing(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+    """One page; ask for the next one with `cursor=next_cursor` until it is empty."""
+
+    items: list[T]
+    next_cursor: str
+
+
+def provide_work(request: Request[object, object, State]) -> Work:
+    """The unit of work that the boundary opened."""
+    work = request.scope["state"][WORK]
+    if not isinstance(work, Work):
+        raise TypeError("this handler runs outside of the boundary")
+    return work
+
+
+def provide_page(limit: Limit = DEFAULT_PAGE, cursor: Cursor = "") -> PageRequest:
+    """The page that the query asks for."""
+    return PageRequest(limit, cursor)
