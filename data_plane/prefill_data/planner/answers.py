@@ -23,6 +23,7 @@ from prefill_data.planner.sweeps import (
     sweep,
     whole_grid_rps,
 )
+from prefill_data.planner.target import TargetPlan, plan_for_target
 
 LOADS = (0.5, 0.7, 0.85)
 MORE_GBPS = 10.0
@@ -59,13 +60,17 @@ class KvThroughput:
 
 @dataclass(frozen=True)
 class SloAnswer:
-    """The greatest rate that meets the P90 target, or by how much an idle fleet misses it."""
+    """The greatest rate of this plan that meets the P90 target, or by how much it misses when idle.
+
+    `best` is the plan for the target, often another than that of most throughput; None if none is.
+    """
 
     target_seconds: float
     rate_rps: float | None
     at_rate: Ttft | None
     missed_by: float | None
     problem: str = ""
+    best: TargetPlan | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +233,8 @@ def _slo(scenario: Scenario, plan: Plan) -> SloAnswer | None:
         return None
     try:
         rate = greatest_rate(scenario, plan, target)
-    except InfeasibleError as error:
-        return SloAnswer(target, None, None, error.shortfall, str(error))
-    return SloAnswer(target, rate, ttft(scenario, plan, rate), None)
+    except InfeasibleError as error:  # this plan misses it; another may meet it, and is then said
+        best = plan_for_target(scenario, plan, target, None)
+        return SloAnswer(target, None, None, error.shortfall, str(error), best)
+    best = plan_for_target(scenario, plan, target, rate)
+    return SloAnswer(target, rate, ttft(scenario, plan, rate), None, "", best)

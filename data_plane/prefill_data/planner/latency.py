@@ -111,6 +111,12 @@ def greatest_rate(scenario: Scenario, plan: Plan, p90_seconds: float) -> float:
     return low
 
 
+def meets(scenario: Scenario, plan: Plan, rate_rps: float, p90_seconds: float) -> bool:
+    """Whether this plan's P90 TTFT meets a target at a rate; an overloaded one does not."""
+    paths = _paths_if_stable(scenario, plan, flows_of(scenario, plan), rate_rps)
+    return paths is not None and _cdf(paths, p90_seconds) >= 0.9
+
+
 def _paths_if_stable(
     scenario: Scenario, plan: Plan, flows: list[Flow], rate_rps: float
 ) -> list[_Path] | None:

@@ -8,6 +8,7 @@ from prefill_data.planner.answers import Answer, Comparison, SloAnswer
 from prefill_data.planner.fleet import LocalCluster
 from prefill_data.planner.latency import Ttft
 from prefill_data.planner.plan import Plan
+from prefill_data.planner.target import WORTH, TargetPlan
 
 FIGURES = (
     "threshold_tokens",
@@ -101,16 +102,29 @@ def place(resource: tuple[str, str]) -> str:
 
 
 def _next(answer: Answer, purchases: list[Any]) -> str:
-    if answer.slo is not None and answer.slo.rate_rps is None and answer.slo.missed_by is not None:
-        return f"and the P90 target is missed by {answer.slo.missed_by:.0%} even when idle"
+    slo = answer.slo
+    if slo is not None and slo.rate_rps is None and slo.missed_by is not None:
+        missed = f"and the P90 target is missed by {slo.missed_by:.0%} even when idle"
+        return missed + (f", but met at {_roles(slo.best)}" if slo.best else "")
     text = "and no single purchase helps"
     if purchases:
         gain = purchases[0].gain_rps / answer.plan.lambda_rps
         text = f"and the best next purchase is {purchases[0].what} (+{gain:.1%})"
-    if answer.slo is not None and answer.slo.rate_rps is not None:
-        text += f"; with queueing, plan for {answer.slo.rate_rps:.2f} requests/s to keep "
-        text += f"P90 TTFT at {answer.slo.target_seconds:g} s"
+    if slo is not None and slo.rate_rps is not None:
+        text += f"; with queueing, plan for {slo.rate_rps:.2f} requests/s to keep "
+        text += f"P90 TTFT at {slo.target_seconds:g} s"
+        if slo.best and slo.best.rate_rps > slo.rate_rps * WORTH:
+            text += f", or {_roles(slo.best)}"
     return text
+
+
+def _roles(best: TargetPlan) -> str:
+    """A plan for a target in words: its rate, then each cluster's threshold and machines."""
+    clusters = " and ".join(
+        f"{c.name} offloading above {c.threshold_tokens:,} tokens, {c.n_p} prefilling"
+        for c in best.plan.locals
+    )
+    return f"{best.rate_rps:.2f} with {clusters}"
 
 
 def _figures(answer: Answer) -> dict[str, Any]:
@@ -193,7 +207,17 @@ def _slo(slo: SloAnswer | None) -> dict[str, Any] | None:
         "ttft": _times(slo.at_rate),
         "missed_by": slo.missed_by,
         "problem": slo.problem,
+        "best": _best(slo.best),
     }
+
+
+def _best(best: TargetPlan | None) -> dict[str, Any] | None:
+    """The plan for the target: its rate, thresholds and roles."""
+    if best is None:
+        return None
+    kept = ("name", "threshold_tokens", "n_p", "n_d")
+    clusters = [{name: getattr(local, name) for name in kept} for local in best.plan.locals]
+    return {"rate_rps": best.rate_rps, "clusters": clusters}
 
 
 def _times(times: Ttft | None) -> dict[str, float] | None:

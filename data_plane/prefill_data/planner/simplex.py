@@ -30,21 +30,16 @@ def _pivot_to_optimum(tableau: Floats, basis: list[int], cost: Floats, columns: 
     """Pivot until no column below `columns` lowers the cost."""
     while True:
         reduced = cost[:columns] - cost[basis] @ tableau[:, :columns]
-        entering = next((c for c in range(columns) if reduced[c] < -TOLERANCE), None)
-        if entering is None:
+        lowering = np.flatnonzero(reduced < -TOLERANCE)
+        if not len(lowering):
             return
-        steps = [
-            (tableau[r, -1] / tableau[r, entering], basis[r], r)
-            for r in range(len(basis))
-            if tableau[r, entering] > TOLERANCE
-        ]
-        if not steps:
+        entering = int(lowering[0])
+        rows = np.flatnonzero(tableau[:, entering] > TOLERANCE)
+        if not len(rows):
             raise ArithmeticError("the cost has no lower bound")
-        smallest = min(step for step, _, _ in steps)
-        _, _, leaving = min(
-            (index, index, r) for step, index, r in steps if step <= smallest + TOLERANCE
-        )
-        _pivot(tableau, basis, leaving, entering)
+        steps = tableau[rows, -1] / tableau[rows, entering]
+        tied = rows[steps <= steps.min() + TOLERANCE]
+        _pivot(tableau, basis, min(tied.tolist(), key=lambda row: basis[row]), entering)
 
 
 def _pivot(tableau: Floats, basis: list[int], row: int, column: int) -> None:

@@ -23,6 +23,7 @@ from prefill_data.planner.queueing import NEVER, Service, WaitingTime, waiting_t
 # Probability levels at which a wait on the wire is cut into pieces; finer in the tail.
 LEVELS = np.concatenate((np.linspace(0, 0.9, 19), 1 - np.geomspace(0.09, 1e-4, 18), [1.0]))
 MAX_ATOMS = 2048
+MAX_LENGTHS = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,18 +67,33 @@ def held(flow: Flow, waits: dict[Resource, WaitingTime]) -> Held:
     prefill = float(flow.weights @ flow.prefill_seconds)
     if flow.wired is None:
         return Held(flow.prefill_seconds, flow.weights, prefill, 0.0, 0.0)
+    weights, compute, overlapped, closing = _fewer_lengths(flow, flow.wired)
     wired = flow.wired
     pieces, chances = _pieces(max((waits[r] for r in wired.wires), key=lambda w: w.mean_seconds))
     bytes_per_second = wired.bytes_per_second
-    through = np.maximum(
-        flow.prefill_seconds,
-        pieces[:, None] + wired.overlapped_bytes / bytes_per_second,
-    )
-    seconds = (through + wired.closing_bytes / bytes_per_second + wired.rtt_seconds).ravel()
-    weights = (chances[:, None] * flow.weights).ravel()
+    through = np.maximum(compute, pieces[:, None] + overlapped / bytes_per_second)
+    seconds = (through + closing / bytes_per_second + wired.rtt_seconds).ravel()
+    weights = (chances[:, None] * weights).ravel()
     exposed = float(weights @ seconds) - prefill - wired.rtt_seconds
     seconds, weights = merged(seconds, weights)
     return Held(seconds, weights, prefill, max(0.0, exposed), wired.rtt_seconds)
+
+
+def _fewer_lengths(flow: Flow, wired: Wired) -> tuple[Floats, Floats, Floats, Floats]:
+    """Weights, compute seconds, overlapped and closing bytes over at most MAX_LENGTHS lengths.
+
+    Neighbouring lengths become one at their mean, so that all means stay.
+    """
+    columns = (flow.prefill_seconds, wired.overlapped_bytes, wired.closing_bytes)
+    if len(flow.weights) <= MAX_LENGTHS:
+        return flow.weights, *columns
+    cells = np.minimum((np.cumsum(flow.weights) * MAX_LENGTHS).astype(np.int64), MAX_LENGTHS - 1)
+    firsts = np.flatnonzero(np.diff(cells, prepend=-1))
+    weights = np.add.reduceat(flow.weights, firsts)
+    compute, overlapped, closing = (
+        np.add.reduceat(flow.weights * column, firsts) / weights for column in columns
+    )
+    return weights, compute, overlapped, closing
 
 
 def merged(seconds: Floats, weights: Floats) -> tuple[Floats, Floats]:

@@ -8,10 +8,12 @@ import pytest
 from prefill_data.planner import costs
 from prefill_data.planner.answers import Title, answer, kv_throughput, purchases
 from prefill_data.planner.costs import with_bandwidth
+from prefill_data.planner.latency import ttft
 from prefill_data.planner.loading import load_case, shipped
 from prefill_data.planner.report import document
 from prefill_data.planner.solver import solve
 from prefill_data.planner.sweeps import DEFAULT_VALUES, Axis, sweep, with_value
+from prefill_data.planner.target import plan_for_target
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +182,39 @@ def test_kv_throughput_is_bytes_over_compute(paper):
     halved = with_value(paper, Axis.STATE_RATIO, 2.0)
     (half,) = kv_throughput(halved, solve(halved))
     assert half.phi_kv_gbps == pytest.approx(found.phi_kv_gbps / 2)
+
+
+def test_the_plan_for_a_target_meets_it_at_a_rate_that_the_throughput_plan_does_not(paper):
+    slo = document(answer(paper, Title("paper"), sensitivity=False))["slo"]
+    assert slo["best"]["rate_rps"] > 1.05 * slo["rate_rps"]
+    (best,) = slo["best"]["clusters"]
+    found = plan_for_target(paper, solve(paper), 6.0, slo["rate_rps"])
+    assert found.plan.locals[0].n_p == best["n_p"] == 4  # one more machine than for throughput
+    assert ttft(paper, found.plan, found.rate_rps).p90_seconds <= 6.0 * (1 + 1e-6)
+    assert ttft(paper, found.plan, 1.01 * found.rate_rps).p90_seconds > 6.0
+    # Twin: no plan meets what an idle H200 cannot.
+    assert plan_for_target(paper, solve(paper), 1.0, None) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("startup", {"lambda_rps": 9.6, "equal_cost_ratio": 1.02, "break_even_gbps": 3.3}),
+        ("enterprise", {"lambda_rps": 6.7, "equal_cost_ratio": 1.11}),
+    ],
+)
+def test_the_worked_examples_are_what_the_readme_says(name, facts):
+    found = document(answer(load_case(name)[1], Title(name), sensitivity=False))
+    for key, figure in facts.items():
+        assert found[key] == pytest.approx(figure, abs=0.05 if figure > 2 else 0.005), key
+    thresholds = {c["name"]: c["threshold_tokens"] for c in found["clusters"]}
+    expected = {"boxes": 4800} if name == "startup" else {"decode-eu": 17_600, "decode-us": 15_400}
+    assert thresholds == expected
+    if name == "startup":
+        assert found["break_even_price_micros_per_hour"] == pytest.approx(21_000_000, rel=0.003)
+        assert found["purchases"][0]["gain_rps"] == pytest.approx(4.9, abs=0.05)
+        assert found["homogeneous"]["lambda_rps"] == pytest.approx(4.6, abs=0.05)
+    else:
+        assert found["offload_shares"]["decode-us"]["prefill-eu"] == pytest.approx(0.03, abs=0.005)
+        gain = found["purchases"][0]["gain_rps"] / found["lambda_rps"]
+        assert gain == pytest.approx(0.126, abs=0.001)
