@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import structlog
 from prefill_fleet.names import BEAT_KEY, CHANGED_CHANNEL, ROLL_KEY, tenant_key
@@ -40,7 +41,7 @@ class SnapshotStore:
 
     async def beat(self) -> Beat | None:
         """The published beat; None when there is none, or none of ours."""
-        data = await self._redis.getrange(BEAT_KEY, 0, MAX_BEAT_BYTES)
+        data = await self._read(BEAT_KEY, MAX_BEAT_BYTES)
         if not data:
             return None
         try:
@@ -52,7 +53,7 @@ class SnapshotStore:
     async def held(self) -> Held | None:
         """Beat and roll; None when either is absent or not ours."""
         beat = await self.beat()
-        data = await self._redis.getrange(ROLL_KEY, 0, MAX_ROLL_BYTES) if beat else b""
+        data = await self._read(ROLL_KEY, MAX_ROLL_BYTES) if beat else b""
         if beat is None or not data:
             return None
         try:
@@ -60,6 +61,10 @@ class SnapshotStore:
         except WireError as error:
             log.error("published roll", reason=error.message)
             return None
+
+    async def _read(self, name: str, limit_bytes: int) -> bytes:
+        """At most one byte more than may be there: a longer value is refused by its digest."""
+        return cast(bytes, await self._redis.getrange(name, 0, limit_bytes))
 
     async def renew(self, beat: Beat) -> bool:
         """Only the beat; False when the roll is gone."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -53,18 +52,18 @@ class Dirty:
         return found
 
 
-async def keep_published(publisher: Publisher, database_url: str, stop: asyncio.Event) -> None:
-    """Run until `stop`; whatever is away now is tried again, and named in the log."""
+async def keep_published(publisher: Publisher, database_url: str) -> None:
+    """Runs until it is cancelled; whatever is away now is tried again, and named in the log."""
     dirty = Dirty()
-    while not stop.is_set():
+    while True:
         try:
             async with AsyncExitStack() as stack:
                 lost = await _listen(stack, database_url, dirty)
                 dirty.all()  # what was committed while nobody listened
-                await _until(publisher, dirty, lambda: stop.is_set() or lost.is_set())
+                await _publish_until(lost, publisher, dirty)
         except AWAY as error:
             log.warning("snapshots are not published", reason=f"{type(error).__name__}: {error}")
-            await _wait(stop, AGAIN_SECONDS)
+            await asyncio.sleep(AGAIN_SECONDS)
 
 
 async def _listen(stack: AsyncExitStack, database_url: str, dirty: Dirty) -> asyncio.Event:
@@ -85,10 +84,10 @@ async def _listen(stack: AsyncExitStack, database_url: str, dirty: Dirty) -> asy
     return lost
 
 
-async def _until(publisher: Publisher, dirty: Dirty, over: Callable[[], bool]) -> None:
+async def _publish_until(lost: asyncio.Event, publisher: Publisher, dirty: Dirty) -> None:
     loop = asyncio.get_running_loop()
     all_at = loop.time() + ALL_SECONDS
-    while not over():
+    while not lost.is_set():
         if loop.time() >= all_at:
             dirty.all()
             all_at = loop.time() + ALL_SECONDS
