@@ -7,9 +7,11 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
 
 import grpc
+import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 
 from prefill_data.errors import DataPlaneError, SettingsError
@@ -17,6 +19,7 @@ from prefill_data.logs import configure_logging
 from prefill_data.refusals import CHANNEL_OPTIONS
 from prefill_data.settings import Address, Tls
 
+log = structlog.get_logger()
 Serve = Callable[[asyncio.Event], Awaitable[None]]
 
 
@@ -40,6 +43,21 @@ async def _until_signal(serve: Serve) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await serve(stop)
+
+
+def until_stop(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> asyncio.Task[None]:
+    """A task as long as the process: without it nothing would end any more, so its failure stops
+    the process."""
+    task = asyncio.create_task(work)
+
+    def ended(done: asyncio.Task[None]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if error is not None:
+            log.error("a task of the process failed", task=repr(work), exc_info=error)
+            stop.set()
+
+    task.add_done_callback(ended)
+    return task
 
 
 def say_ready(addresses: Mapping[str, str]) -> None:

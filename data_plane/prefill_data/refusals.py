@@ -25,6 +25,9 @@ CHANNEL_OPTIONS = (
 )
 # Without so_reuseport two servers on one port share its connections instead of one failing.
 SERVER_OPTIONS = (*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0), ("grpc.max_metadata_size", 16 << 10))
+# Trailing metadata beyond a peer's limit would replace the refusal by a bare status.
+MAX_TEXT = 512
+MAX_REQUEST_ID = 64  # what a caller quotes to us is cut before it reaches a log
 Context = grpc.aio.ServicerContext[Any, Any]
 log = structlog.get_logger()
 
@@ -40,16 +43,17 @@ def typed(error: Exception) -> DataPlaneError:
 
 async def refuse(context: Context, error: DataPlaneError, request_id: str = "") -> NoReturn:
     """End a call with the error's status and detail."""
+    message = error.message[:MAX_TEXT]
     detail = prefill_pb2.ErrorDetail(
         code=error.code,
-        message=error.message,
-        remedy=error.remedy,
+        message=message,
+        remedy=error.remedy[:MAX_TEXT],
         request_id=request_id,
         retry_after_ms=error.retry_after_ms,
     )
     status = grpc.StatusCode[STATUS_TABLE[error.code].grpc_status]
     metadata = ((ERROR_METADATA, detail.SerializeToString()),)
-    await context.abort(status, error.message, trailing_metadata=metadata)
+    await context.abort(status, message, trailing_metadata=metadata)
     raise AssertionError("abort raises")
 
 
@@ -79,9 +83,10 @@ class Guard:
             call.refusal = refusal = typed(error)
             self._refusals.labels(code=refusal.code).inc()
             trace = error if refusal.code is StatusCode.INTERNAL else None
-            said = {"code": refusal.code, "message": refusal.message}
-            log.warning(place, **said, request_id=call.request_id, exc_info=trace)
-            await refuse(context, refusal, call.request_id)
+            said = {"code": refusal.code, "message": refusal.message[:MAX_TEXT]}
+            named = call.request_id[:MAX_REQUEST_ID]
+            log.warning(place, **said, request_id=named, exc_info=trace)
+            await refuse(context, refusal, named)
 
 
 def parse_refusal(error: grpc.aio.AioRpcError, lost: str) -> DataPlaneError:

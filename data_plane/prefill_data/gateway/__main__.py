@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import grpc
@@ -10,7 +11,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prefill_wire.pb import prefill_pb2_grpc
 
 from prefill_data.failpoints import Failpoints
-from prefill_data.gateway.claims import Claims
+from prefill_data.gateway.claims import Billing, Claims
 from prefill_data.gateway.epoch import next_epoch
 from prefill_data.gateway.fleet import Fleet, WorkerLink
 from prefill_data.gateway.keys import KeyFile
@@ -26,78 +27,90 @@ from prefill_data.process import (
     run_process,
     say_ready,
     serve_metrics,
+    until_stop,
 )
 from prefill_data.refusals import SERVER_OPTIONS
 from prefill_data.settings import GatewaySettings
 
+Clock = Callable[[], int]  # Unix milliseconds
 SWEEP_SECONDS = 0.25
 GRACE_SECONDS = 2.0
 
 
-async def sweep(book: RequestBook, claims: Claims) -> None:
+async def sweep(parts: GatewayParts, now: Clock) -> None:
     """End what is beyond its deadline or lease, for as long as the process runs."""
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
-        over = [(attempt.link, attempt.admitted) for attempt in book.expire(now_ms())]
-        await asyncio.gather(*(link.release(a.request_id, a.attempt) for link, a in over))
-        claims.expire(now_ms())
+        parts.end_overdue(now())
 
 
-def make_fleet(settings: GatewaySettings) -> Fleet:
+def make_fleet(settings: GatewaySettings, now: Clock) -> Fleet:
     """Channels to the workers and peers that the settings name."""
     links = [
         WorkerLink(endpoint, open_channel(endpoint, settings.tls), settings.fleet_token)
         for endpoint in settings.workers
     ]
-    fleet = Fleet(links, settings.datacenter, settings.control_public_key, now_ms)
+    fleet = Fleet(links, settings.datacenter, settings.control_public_key, now)
     for peer in settings.peers:
         fleet.add_peer(peer, open_channel(peer.endpoint, settings.tls))
     return fleet
 
 
-def make_parts(settings: GatewaySettings, stop: asyncio.Event) -> GatewayParts:
-    """Everything the service stands on."""
+def make_parts(settings: GatewaySettings, stop: asyncio.Event, now: Clock) -> GatewayParts:
+    """Everything the service stands on; `stop` is set when the process has to end."""
+    spool = Spool(settings.spool_dir / SPOOL_FILE)  # first: a folder has one owner
     rules = OpeningRules(
-        epoch=next_epoch(settings.spool_dir, now_ms()),
+        epoch=next_epoch(settings.spool_dir, now()),
         lease_seconds=settings.lease_seconds,
         max_deadline_seconds=settings.max_deadline_seconds,
         routing_threshold_tokens=settings.routing_threshold_tokens,
         price_micros_per_million_tokens=settings.price_micros_per_million_tokens,
         connections=settings.connections,
     )
-    spool = Spool(settings.spool_dir / SPOOL_FILE)
     failpoints = Failpoints.parse(settings.failpoints)
-    fleet, book = make_fleet(settings), RequestBook()
-    return GatewayParts(
-        keys=KeyFile(settings.key_file, now_ms),
-        fleet=fleet,
-        book=book,
-        opener=Opener(fleet, book, rules, now_ms, secrets.token_bytes),
-        rules=rules,
-        claims=Claims(spool, settings.price_micros_per_million_tokens, failpoints, now_ms),
-        metrics=GatewayMetrics(),
+    fleet, book = make_fleet(settings, now), RequestBook()
+    metrics = GatewayMetrics()
+    billing = Billing(
+        price_micros_per_million_tokens=settings.price_micros_per_million_tokens,
+        failpoints=failpoints,
+        metrics=metrics,
         spool_lost=stop.set,
     )
+    return GatewayParts(
+        keys=KeyFile(settings.key_file, now),
+        fleet=fleet,
+        book=book,
+        opener=Opener(fleet, book, rules, now, secrets.token_bytes),
+        rules=rules,
+        claims=Claims(spool, billing, now),
+        metrics=metrics,
+    )
+
+
+async def listen(settings: GatewaySettings, parts: GatewayParts, stack: AsyncExitStack) -> str:
+    """The gRPC server with its health service; where it listens."""
+    server = grpc.aio.server(options=SERVER_OPTIONS)
+    address = bind_grpc(server, settings.listen, settings.tls)
+    prefill_pb2_grpc.add_PrefillGatewayServicer_to_server(GatewayService(parts), server)
+    checks = health.aio.HealthServicer()
+    await checks.set("", health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    await server.start()
+    stack.push_async_callback(server.stop, GRACE_SECONDS)
+    return address
 
 
 async def serve(stop: asyncio.Event) -> None:
     """Look at the fleet, listen, say so, and run until told to stop."""
     settings = GatewaySettings.read(os.environ)
-    parts = make_parts(settings, stop)
+    parts = make_parts(settings, stop, now_ms)
     parts.metrics.watch(lambda: len(parts.fleet.live()), lambda: len(parts.book))
     await parts.fleet.look()
     async with AsyncExitStack() as stack:
         stack.callback(parts.claims.close)
-        for task in (parts.fleet.watch(), sweep(parts.book, parts.claims)):
-            stack.callback(asyncio.create_task(task).cancel)
-        server = grpc.aio.server(options=SERVER_OPTIONS)
-        address = bind_grpc(server, settings.listen, settings.tls)
-        prefill_pb2_grpc.add_PrefillGatewayServicer_to_server(GatewayService(parts), server)
-        checks = health.aio.HealthServicer()
-        await checks.set("", health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-        await server.start()
-        stack.push_async_callback(server.stop, GRACE_SECONDS)
+        for task in (parts.fleet.watch(), sweep(parts, now_ms)):
+            stack.callback(until_stop(task, stop).cancel)
+        address = await listen(settings, parts, stack)
         metrics_address = serve_metrics(settings.metrics_listen, parts.metrics.registry)
         say_ready({"grpc": address, "metrics": metrics_address})
         await stop.wait()

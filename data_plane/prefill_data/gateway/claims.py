@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
+import structlog
 from prefill_fleet.pb import fleet_pb2
 from prefill_wire.pb import prefill_pb2
 from prefill_wire.receipt import UsageReceipt, verify_receipt
@@ -13,25 +15,30 @@ from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
 from prefill_data.failpoints import Failpoints
+from prefill_data.gateway.metrics import GatewayMetrics
 from prefill_data.gateway.requests import Admitted, GatewayAttempt
 from prefill_data.metering.record import BilledAttempt, price_micros
-from prefill_data.metering.spool import Spool
+from prefill_data.metering.spool import Spool, SpoolLost
 
+log = structlog.get_logger()
 Key = tuple[str, str, int]  # tenant, request, attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Billing:
+    """The price of a million tokens, and who is told: `spool_lost` ends the process."""
+
+    price_micros_per_million_tokens: int
+    failpoints: Failpoints
+    metrics: GatewayMetrics
+    spool_lost: Callable[[], None]
 
 
 class Claims:
     """Delivered and billed are one event: no manifest leaves before its receipt is on disk."""
 
-    def __init__(
-        self,
-        spool: Spool,
-        price_micros_per_million_tokens: int,
-        failpoints: Failpoints,
-        now_ms: Callable[[], int],
-    ) -> None:
-        self._spool, self._price = spool, price_micros_per_million_tokens
-        self._failpoints, self._now_ms = failpoints, now_ms
+    def __init__(self, spool: Spool, billing: Billing, now_ms: Callable[[], int]) -> None:
+        self._spool, self._billing, self._now_ms = spool, billing, now_ms
         # One thread: records are appended one at a time, and an fsync holds up no loop.
         self._disk = ThreadPoolExecutor(1, "spool")
         found = [BilledAttempt.decode(body) for body in spool.found]
@@ -56,28 +63,48 @@ class Claims:
         self, attempt: GatewayAttempt, asked: prefill_pb2.ClaimRequest
     ) -> BilledAttempt:
         """Bill once; whoever claims the same attempt at the same time gets the same answer."""
-        admitted = attempt.admitted
         finished = await self._finished(attempt)
-        async with attempt.claiming:
-            known = self.billed(admitted.tenant, asked)
-            if known is not None:
-                return known
-            if (asked.root, asked.chunk_count) != (finished.root, finished.chunk_count):
-                raise _mismatch(asked)
-            receipt = verify_receipt(admitted.certificate.public_key, finished.receipt)
-            check_receipt(receipt, admitted, finished.root)
-            billed = self._bill(admitted, finished)
-            self._failpoints.hit("gateway.claim.before_durable")
-            # Shielded: a caller that leaves now must not leave the record half known.
-            await asyncio.shield(self._make_durable(billed))
-        self._failpoints.hit("gateway.claim.before_release")
+        if (asked.root, asked.chunk_count) != (finished.root, finished.chunk_count):
+            raise _mismatch(asked)
+        if attempt.billing is None:
+            attempt.billing = self._begin(attempt, finished)
+        # Shielded: a caller that leaves now must not leave the record half known.
+        billed = await asyncio.shield(attempt.billing)
+        self._billing.failpoints.hit("gateway.claim.before_release")
         return billed
 
-    async def _make_durable(self, billed: BilledAttempt) -> None:
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._disk, self._spool.append, billed.encode())
-        self._failpoints.hit("gateway.claim.after_durable")
+    def _begin(
+        self, attempt: GatewayAttempt, finished: fleet_pb2.RunFinished
+    ) -> asyncio.Task[BilledAttempt]:
+        """From here on the attempt is billed or nothing is: no await lies between the checks."""
+        if attempt.death is not None:
+            raise attempt.death
+        admitted = attempt.admitted
+        receipt = verify_receipt(admitted.certificate.public_key, finished.receipt)
+        check_receipt(receipt, admitted, finished.root)
+        self._billing.failpoints.hit("gateway.claim.before_durable")
+        task = asyncio.create_task(self._make_durable(attempt, self._bill(admitted, finished)))
+        task.add_done_callback(_heard)
+        return task
+
+    async def _make_durable(self, attempt: GatewayAttempt, billed: BilledAttempt) -> BilledAttempt:
+        loop, billing = asyncio.get_running_loop(), self._billing
+        try:
+            await loop.run_in_executor(self._disk, self._spool.append, billed.encode())
+        except SpoolLost:
+            billing.spool_lost()
+            raise
+        except BaseException:
+            attempt.billing = None  # nothing is on disk: the claim may come again
+            raise
+        billing.failpoints.hit("gateway.claim.after_durable")
         self._billed[_key(billed)] = billed
+        billing.metrics.receipts.inc()
+        billing.metrics.tokens.inc(attempt.admitted.token_count)
+        log.info("billed", tenant=billed.tenant, amount_micros=billed.amount_micros,
+                 request_id=billed.request_id)  # fmt: skip
+        attempt.release()
+        return billed
 
     async def _finished(self, attempt: GatewayAttempt) -> fleet_pb2.RunFinished:
         """The worker's last word; an SDK may hold every chunk a moment before it is here."""
@@ -100,7 +127,9 @@ class Claims:
             chunk_count=finished.chunk_count,
             sealed_manifest=finished.sealed_manifest,
             receipt=finished.receipt,
-            amount_micros=price_micros(admitted.token_count, self._price),
+            amount_micros=price_micros(
+                admitted.token_count, self._billing.price_micros_per_million_tokens
+            ),
             expires_at_ms=admitted.expires_at_ms,
         )
 
@@ -143,6 +172,13 @@ def check_receipt(receipt: UsageReceipt, admitted: Admitted, root: bytes) -> Non
             StatusCode.RECEIPT_REFUSED,
             f"{receipt.cached_tokens} cached tokens of {receipt.token_count}",
         )
+
+
+def _heard(task: asyncio.Task[BilledAttempt]) -> None:
+    """Its caller may have left: a failure is told here, whoever else hears it."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        log.error("claim failed", reason=str(error))
 
 
 def _key(billed: BilledAttempt) -> Key:

@@ -61,8 +61,8 @@ class KeyFile:
 
     def __init__(self, path: Path, now_ms: Callable[[], int]) -> None:
         self._path, self._now_ms = path, now_ms
-        self._seen = self._stamp()
         self._keys = _read(path)
+        self._seen: tuple[int, int, int] | None = self._stamp()
 
     def check(self, metadata: Iterable[tuple[str, str | bytes]]) -> ApiKey:
         """The caller's key from `authorization: Bearer ...`; a typed refusal by its KeyStatus."""
@@ -92,9 +92,14 @@ class KeyFile:
     def _refresh(self) -> None:
         try:
             stamp = self._stamp()
-            if stamp != self._seen:
-                self._keys, self._seen = _read(self._path), stamp
-        except (OSError, SettingsError) as error:
+        except OSError:
+            stamp = None
+        if stamp == self._seen:
+            return
+        self._seen = stamp  # also of a damaged version: it is named once, not at every call
+        try:
+            self._keys = _read(self._path)
+        except SettingsError as error:
             log.error("key file", reason=str(error))
 
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 from blake3 import blake3
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from prefill_fleet.pb import fleet_pb2
 from prefill_wire.codecs import Codec, choose
 from prefill_wire.digests import DIGEST_BYTES
 from prefill_wire.identity import ModelIdentity
 from prefill_wire.ids import Random, new_request_id
-from prefill_wire.limits import BLOCK_SIZE_TOKENS, MAX_CONNECTIONS, WIRE_VERSION
+from prefill_wire.limits import BLOCK_SIZE_TOKENS, MAX_CONNECTIONS, MAX_TEXT_BYTES, WIRE_VERSION
 from prefill_wire.pb import prefill_pb2
 from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
 from prefill_data.gateway.fleet import Fleet, WorkerLink
 from prefill_data.gateway.keys import ApiKey
+from prefill_data.gateway.releases import Releases
 from prefill_data.gateway.requests import Admitted, GatewayAttempt, Request, RequestBook
 from prefill_data.metering.record import price_micros
 from prefill_data.router.choose import choose_datacenter
@@ -26,6 +30,7 @@ from prefill_data.router.choose import choose_datacenter
 MAX_NAMES = 32
 MAX_KEY_CHARACTERS = 128
 HINT_SECONDS = 60
+_PROBE = X25519PrivateKey.from_private_bytes(bytes(32))  # any key: clamping sets its bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,7 @@ class Opener:
     ) -> None:
         self._fleet, self._book, self._rules = fleet, book, rules
         self._now_ms, self._random = now_ms, random
+        self._releases = Releases()
 
     async def open(
         self, key: ApiKey, asked: prefill_pb2.OpenRequest
@@ -75,13 +81,23 @@ class Opener:
         if place.name != self._fleet.datacenter:
             redirect = prefill_pb2.Redirect(datacenter=place.name, endpoint=place.endpoint)
             return "", prefill_pb2.OpenResponse(redirect=redirect)
-        request = self._request(key, asked)
-        async with request.opening:
-            if request.current is None or request.current.dead:
-                await self._admit(key, asked, request)
-        if request.current is None:
-            raise DataPlaneError(StatusCode.INTERNAL, "the attempt went away while it was opened")
-        return request.request_id, prefill_pb2.OpenResponse(accept=request.current.accept)
+        attempt = await self._attempt(key, asked)
+        return attempt.admitted.request_id, prefill_pb2.OpenResponse(accept=attempt.accept)
+
+    async def settle(self) -> None:
+        """Wait for the releases under way."""
+        await self._releases.settle()
+
+    async def _attempt(self, key: ApiKey, asked: prefill_pb2.OpenRequest) -> GatewayAttempt:
+        """The living attempt of this request, made when there is none."""
+        while True:
+            request = self._request(key, asked)
+            async with request.opening:
+                if not self._book.holds(request):
+                    continue  # another Open of it failed meanwhile, and took the request along
+                if request.current is not None and not request.dead:
+                    return request.current
+                return await self._admit(key, asked, request)
 
     def _request(self, key: ApiKey, asked: prefill_pb2.OpenRequest) -> Request:
         digest = body_digest(asked)
@@ -92,10 +108,12 @@ class Opener:
         self._book.add(request)
         return request
 
-    async def _admit(self, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request) -> None:
+    async def _admit(
+        self, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request
+    ) -> GatewayAttempt:
         """A new attempt at the first worker that takes it."""
         try:
-            await self._try_workers(key, asked, request)
+            return await self._try_workers(key, asked, request)
         except BaseException:
             if request.current is None:
                 self._book.forget(request)
@@ -103,13 +121,12 @@ class Opener:
 
     async def _try_workers(
         self, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request
-    ) -> None:
+    ) -> GatewayAttempt:
         refusal: DataPlaneError | None = None
         for link in self._fleet.serving(ModelIdentity.from_message(asked.model)):
             try:
-                request.current = await self._admit_at(link, key, asked, request)
-                request.attempts += 1
-                return
+                request.current = attempt = await self._admit_at(link, key, asked, request)
+                return attempt
             except DataPlaneError as error:
                 if error.code not in (StatusCode.CAPACITY_EXHAUSTED, StatusCode.WORKER_LOST):
                     raise
@@ -120,10 +137,17 @@ class Opener:
         self, link: WorkerLink, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request
     ) -> GatewayAttempt:
         admitted, code = self._terms(link, key, asked, request)
-        capability = await link.admit(self._admit_request(admitted, code, asked))
-        accept = self._accept(admitted, code, link, capability)
+        # A number is used once, whatever comes of it: a worker that lost its answer may hold it.
+        number = request.attempts = admitted.attempt
+        release = partial(self._releases.tell, link, request.request_id, number)
+        try:
+            capability = await link.admit(self._admit_request(admitted, code, asked))
+            accept = self._accept(admitted, code, link, capability)
+        except BaseException:
+            release()
+            raise
         finished: asyncio.Future[fleet_pb2.RunFinished] = asyncio.get_running_loop().create_future()
-        return GatewayAttempt(admitted, accept, link, finished)
+        return GatewayAttempt(admitted, accept, link, finished, release)
 
     def _terms(
         self, link: WorkerLink, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request
@@ -182,7 +206,7 @@ class Opener:
             wire_version=WIRE_VERSION,
             codec=code.wire_name,
             max_connections=min(self._rules.connections, MAX_CONNECTIONS),
-            deadline_ms=admitted.deadline_at_ms - self._now_ms(),
+            deadline_ms=max(0, admitted.deadline_at_ms - self._now_ms()),
             lease_seconds=self._rules.lease_seconds,
         )
 
@@ -206,7 +230,7 @@ class Opener:
             capability=capability,
             max_connections=min(self._rules.connections, MAX_CONNECTIONS),
             price_bound_micros=admitted.price_bound_micros,
-            lease_seconds=(admitted.expires_at_ms - self._now_ms()) // 1000,
+            lease_seconds=max(0, admitted.expires_at_ms - self._now_ms()) // 1000,
             fencing_epoch=admitted.fencing_epoch,
             policy_hint=self._rules.hint(),
         )
@@ -218,6 +242,15 @@ def body_digest(asked: prefill_pb2.OpenRequest) -> bytes:
     body.CopyFrom(asked)
     body.ClearField("deadline_ms")
     return blake3(body.SerializeToString(deterministic=True)).digest()
+
+
+def usable_public_key(public: bytes) -> bool:
+    """Whether something can be sealed to it: points of low order agree on a secret of zeros."""
+    try:
+        _PROBE.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return False
+    return True
 
 
 def check_open(asked: prefill_pb2.OpenRequest) -> None:
@@ -247,6 +280,11 @@ def check_open(asked: prefill_pb2.OpenRequest) -> None:
             len(names) <= MAX_NAMES for names in
             (asked.datacenters, asked.residency, asked.codecs, asked.wire_versions)
         ),
+        f"a name in datacenters, residency or codecs has not 1 to {MAX_TEXT_BYTES} bytes": all(
+            0 < len(name.encode()) <= MAX_TEXT_BYTES for name in
+            chain(asked.datacenters, asked.residency, asked.codecs)
+        ),
+        "one_time_public_key is no usable X25519 key": usable_public_key(asked.one_time_public_key),
     }  # fmt: skip
     for wrong, holds in checks.items():
         if not holds:

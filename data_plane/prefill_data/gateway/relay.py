@@ -28,27 +28,51 @@ async def relay_prompt(
 
     Whatever breaks ends the attempt: a new Open makes the next one.
     """
+    if attempt.death is not None:
+        raise attempt.death
     if attempt.prompted:
         if attempt.envelope is None:
             raise DataPlaneError(StatusCode.ATTEMPT_FENCED, "this attempt's prompt is on its way")
         return attempt.envelope
     attempt.prompted = True
     call = attempt.link.stub.Run(metadata=attempt.link.metadata)
+    sending = asyncio.create_task(_begin(attempt, call, first, rest))
+    sending.add_done_callback(lambda task: task.cancelled() or task.exception())
+    either: set[asyncio.Future[Any]] = {sending, attempt.finished}
     try:
-        await _send(attempt, call, first, rest)
-        attempt.envelope = _envelope(await call.read())
-    except grpc.aio.AioRpcError as error:
-        refusal = parse_refusal(error, "the worker left while the prompt was sent")
-        attempt.fail(refusal)
-        raise refusal from None
+        # Whatever ends the attempt ends this too, however slowly its prompt comes.
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if attempt.death is not None:
+            raise attempt.death
+        attempt.envelope = sending.result()
     except BaseException as error:
+        sending.cancel()
         call.cancel()
-        known = isinstance(error, DataPlaneError)
-        cancelled = DataPlaneError(StatusCode.CANCELLED, "the prompt did not come whole")
-        attempt.fail(error if known else cancelled)  # type: ignore[arg-type]
+        refusal = _why(error)
+        attempt.fail(refusal)
+        if isinstance(error, grpc.aio.AioRpcError):
+            raise refusal from None
         raise
     attempt.relay = asyncio.create_task(_await_end(attempt, call))
     return attempt.envelope
+
+
+def _why(error: BaseException) -> DataPlaneError:
+    if isinstance(error, DataPlaneError):
+        return error
+    if isinstance(error, grpc.aio.AioRpcError):
+        return parse_refusal(error, "the worker left while the prompt was sent")
+    return DataPlaneError(StatusCode.CANCELLED, "the prompt did not come whole")
+
+
+async def _begin(
+    attempt: GatewayAttempt, call: Any, first: bytes, rest: Parts
+) -> prefill_pb2.KeyEnvelope:
+    try:
+        await _send(attempt, call, first, rest)
+    except asyncio.InvalidStateError:
+        log.info("the worker ended the call", request_id=attempt.admitted.request_id)
+    return _envelope(await call.read())  # also tells why a call was ended between two parts
 
 
 async def _send(attempt: GatewayAttempt, call: Any, first: bytes, rest: Parts) -> None:

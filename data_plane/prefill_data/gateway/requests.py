@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prefill_fleet.pb import fleet_pb2
@@ -12,8 +13,10 @@ from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
 from prefill_data.gateway.fleet import WorkerLink
+from prefill_data.metering.record import BilledAttempt
 
-MAX_REQUESTS_PER_TENANT = 256
+MAX_OPEN_PER_TENANT = 256
+MAX_HELD_PER_TENANT = 4096  # with those that ended and may be asked for again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,34 +38,42 @@ class Admitted:
 
 @dataclass(slots=True)
 class GatewayAttempt:
-    """One attempt as its gateway sees it; `finished` resolves to the worker's last word."""
+    """One attempt as its gateway sees it; `finished` resolves to the worker's last word.
+
+    `release` tells the worker to free it. `billing` is there from the moment at which its receipt
+    goes to disk: from then on it can no longer die.
+    """
 
     admitted: Admitted
     accept: prefill_pb2.Accept
     link: WorkerLink
     finished: asyncio.Future[fleet_pb2.RunFinished]
-    claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    release: Callable[[], None]
     envelope: prefill_pb2.KeyEnvelope | None = None
     relay: asyncio.Task[None] | None = None
     prompted: bool = False
+    death: DataPlaneError | None = None
+    billing: asyncio.Task[BilledAttempt] | None = None
 
     def fail(self, error: DataPlaneError) -> None:
-        """End the attempt without a state; claims hear why."""
+        """End the attempt without a state, once; what is billed stays billed."""
+        if self.death is not None or self.billing is not None:
+            return
+        self.death = error
         if self.relay is not None:
             self.relay.cancel()
         if not self.finished.done():
             self.finished.set_exception(error)
             self.finished.exception()  # somebody may never ask: that is no mistake
-
-    @property
-    def dead(self) -> bool:
-        """Whether no state will come of it."""
-        return self.finished.done() and self.finished.exception() is not None
+        self.release()
 
 
 @dataclass(slots=True)
 class Request:
-    """One request of one tenant, whatever became of its attempts; `opening` serialises them."""
+    """One request of one tenant, whatever became of its attempts; `opening` serialises them.
+
+    `attempts` is the highest number given to any, also to one that no worker took.
+    """
 
     request_id: str
     tenant: str
@@ -72,16 +83,26 @@ class Request:
     current: GatewayAttempt | None = None
     attempts: int = 0
 
+    @property
+    def dead(self) -> bool:
+        """Whether its last attempt came to nothing."""
+        return self.current is not None and self.current.death is not None
+
+    @property
+    def open(self) -> bool:
+        """Whether something of it runs, or waits to be claimed."""
+        return self.current is None or (not self.dead and self.current.billing is None)
+
 
 class RequestBook:
     """All requests, by id and by (tenant, idempotency key): another tenant's are not there."""
 
     def __init__(self) -> None:
-        self._by_id: dict[tuple[str, str], Request] = {}
+        self._tenants: dict[str, dict[str, Request]] = {}
         self._by_key: dict[tuple[str, str], Request] = {}
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return len(self._by_key)
 
     def same(self, tenant: str, idempotency_key: str, body_digest: bytes) -> Request | None:
         """The request that this key opened before; IDEMPOTENCY_CONFLICT for another body."""
@@ -93,57 +114,73 @@ class RequestBook:
             )
         return request
 
+    def holds(self, request: Request) -> bool:
+        """Whether it is still here."""
+        return self._by_key.get((request.tenant, request.idempotency_key)) is request
+
     def add(self, request: Request) -> None:
-        """Keep a new request; CAPACITY_EXHAUSTED when its tenant holds too many."""
-        held = sum(1 for tenant, _ in self._by_id if tenant == request.tenant)
-        if held >= MAX_REQUESTS_PER_TENANT:
+        """Keep a new request; CAPACITY_EXHAUSTED when its tenant has too many open."""
+        held = self._tenants.setdefault(request.tenant, {})
+        open_now = sum(1 for each in held.values() if each.open)
+        if open_now >= MAX_OPEN_PER_TENANT:
             raise DataPlaneError(
                 StatusCode.CAPACITY_EXHAUSTED,
-                f"{held} requests are open, the limit is {MAX_REQUESTS_PER_TENANT}",
+                f"{open_now} requests are open, the limit is {MAX_OPEN_PER_TENANT}",
                 "claim or cancel some, then try again",
                 retry_after_ms=1000,
             )
-        self._by_id[request.tenant, request.request_id] = request
+        if len(held) >= MAX_HELD_PER_TENANT:
+            self._make_room(held)
+        held[request.request_id] = request
         self._by_key[request.tenant, request.idempotency_key] = request
+
+    def _make_room(self, held: dict[str, Request]) -> None:
+        """Forget the oldest that died: what was billed is kept, or it would be billed again."""
+        dead = next((each for each in held.values() if each.dead), None)
+        if dead is None:
+            raise DataPlaneError(
+                StatusCode.CAPACITY_EXHAUSTED,
+                f"{len(held)} requests whose lease still runs, the limit is {MAX_HELD_PER_TENANT}",
+                "send fewer requests, or open them with shorter deadlines",
+                retry_after_ms=10_000,
+            )
+        self.forget(dead)
 
     def find(self, tenant: str, request_id: str, number: int) -> GatewayAttempt:
         """The current attempt; ATTEMPT_NOT_FOUND, or ATTEMPT_FENCED for an earlier number."""
-        request = self._by_id.get((tenant, request_id))
-        if request is None or request.current is None or not 1 <= number <= request.attempts:
+        request = self._tenants.get(tenant, {}).get(request_id)
+        current = request.current if request is not None else None
+        if current is None or not 1 <= number <= current.admitted.attempt:
             raise DataPlaneError(
                 StatusCode.ATTEMPT_NOT_FOUND, f"attempt {number} of {request_id[:40]!r} is unknown"
             )
-        if number != request.attempts:
+        if number != current.admitted.attempt:
             raise DataPlaneError(
                 StatusCode.ATTEMPT_FENCED,
-                f"attempt {number} of {request_id} was replaced by {request.attempts}",
+                f"attempt {number} of {request_id} was replaced by {current.admitted.attempt}",
             )
-        return request.current
+        return current
 
     def forget(self, request: Request) -> None:
         """Drop a request."""
-        self._by_id.pop((request.tenant, request.request_id), None)
-        self._by_key.pop((request.tenant, request.idempotency_key), None)
+        held = self._tenants.get(request.tenant, {})
+        if held.pop(request.request_id, None) is not None and not held:
+            del self._tenants[request.tenant]
+        if self.holds(request):
+            del self._by_key[request.tenant, request.idempotency_key]
 
-    def expire(self, now_ms: int) -> list[GatewayAttempt]:
-        """End attempts beyond their deadline, drop requests beyond their lease.
-
-        Returns the attempts whose worker has to be told.
-        """
-        over: list[GatewayAttempt] = []
-        for request in list(self._by_id.values()):
+    def expire(self, now_ms: int) -> None:
+        """End attempts beyond their deadline, drop requests beyond their lease."""
+        for request in list(self._by_key.values()):
             attempt = request.current
-            if attempt is None:
+            if attempt is None or request.opening.locked():
                 continue
             admitted = attempt.admitted
             if now_ms >= admitted.expires_at_ms:
                 attempt.fail(_over(StatusCode.LEASE_EXPIRED, admitted))
                 self.forget(request)
-                over.append(attempt)
             elif now_ms >= admitted.deadline_at_ms and not attempt.finished.done():
                 attempt.fail(_over(StatusCode.DEADLINE_EXCEEDED, admitted))
-                over.append(attempt)
-        return over
 
 
 def _over(code: StatusCode, admitted: Admitted) -> DataPlaneError:

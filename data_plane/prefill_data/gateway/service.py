@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import structlog
@@ -19,15 +19,15 @@ from prefill_data.gateway.metrics import GatewayMetrics
 from prefill_data.gateway.opening import Opener, OpeningRules
 from prefill_data.gateway.relay import relay_prompt
 from prefill_data.gateway.requests import GatewayAttempt, RequestBook
-from prefill_data.metering.spool import SpoolLost
 from prefill_data.refusals import Context, Guard
 
 log = structlog.get_logger()
+FIRST_PART_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayParts:
-    """What the service calls; `spool_lost` ends the process."""
+    """What the service calls."""
 
     keys: KeyFile
     fleet: Fleet
@@ -36,7 +36,11 @@ class GatewayParts:
     rules: OpeningRules
     claims: Claims
     metrics: GatewayMetrics
-    spool_lost: Callable[[], None]
+
+    def end_overdue(self, now_ms: int) -> None:
+        """End what is beyond its deadline or lease; Unix milliseconds."""
+        self.book.expire(now_ms)
+        self.claims.expire(now_ms)
 
 
 class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
@@ -45,7 +49,6 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
     def __init__(self, parts: GatewayParts) -> None:
         self._parts = parts
         self._guard = Guard(parts.metrics.refusals)
-        self._releasing: set[asyncio.Task[None]] = set()
 
     async def Open(  # noqa: N802
         self, request: prefill_pb2.OpenRequest, context: Context
@@ -66,7 +69,7 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         """The prompt on to the worker, the envelope back."""
         async with self._guard.call(context, "prompt") as call:
             key = self._key(context)
-            first = await anext(aiter(request_iterator), prefill_pb2.PromptPart())
+            first = await _first_part(request_iterator)
             call.request_id = first.request_id
             attempt = self._find(key, first.request_id, first.attempt)
             envelope = await relay_prompt(attempt, first.token_ids, request_iterator)
@@ -81,16 +84,7 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
             billed = parts.claims.billed(key.tenant, request)
             if billed is None:
                 attempt = self._find(key, request.request_id, request.attempt)
-                try:
-                    billed = await parts.claims.claim(attempt, request)
-                except SpoolLost:
-                    parts.spool_lost()
-                    raise
-                self._release(attempt)
-                parts.metrics.receipts.inc()
-                parts.metrics.tokens.inc(attempt.admitted.token_count)
-                log.info("billed", tenant=key.tenant, amount_micros=billed.amount_micros,
-                         request_id=request.request_id)  # fmt: skip
+                billed = await parts.claims.claim(attempt, request)
         return prefill_pb2.ClaimResponse(
             sealed_manifest=billed.sealed_manifest,
             receipt=billed.receipt,
@@ -104,7 +98,6 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         async with self._guard.call(context, "cancel", request.request_id):
             attempt = self._find(self._key(context), request.request_id, request.attempt)
             attempt.fail(DataPlaneError(StatusCode.CANCELLED, "cancelled by its caller"))
-            self._release(attempt)
         return prefill_pb2.CancelResponse()
 
     async def ListModels(  # noqa: N802
@@ -137,9 +130,13 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
     def _find(self, key: ApiKey, request_id: str, attempt: int) -> GatewayAttempt:
         return self._parts.book.find(key.tenant, request_id, attempt)
 
-    def _release(self, attempt: GatewayAttempt) -> None:
-        """Tell the worker, without letting the caller wait for it."""
-        admitted = attempt.admitted
-        task = asyncio.create_task(attempt.link.release(admitted.request_id, admitted.attempt))
-        self._releasing.add(task)
-        task.add_done_callback(self._releasing.discard)
+
+async def _first_part(parts: AsyncIterator[prefill_pb2.PromptPart]) -> prefill_pb2.PromptPart:
+    """The part that names the attempt; until it is here no deadline is known."""
+    try:
+        async with asyncio.timeout(FIRST_PART_SECONDS):
+            return await anext(aiter(parts), prefill_pb2.PromptPart())
+    except TimeoutError:
+        raise DataPlaneError(
+            StatusCode.DEADLINE_EXCEEDED, f"no part of a prompt came within {FIRST_PART_SECONDS} s"
+        ) from None

@@ -37,7 +37,15 @@ class Spool:
     def __init__(self, path: Path) -> None:
         """Reads and heals the file; refuses one that another process holds or that is damaged."""
         self._path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lost: SpoolLost | None = None
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DataPlaneError(
+                StatusCode.STORAGE_EXHAUSTED,
+                f"{path} cannot be opened: {error.strerror}",
+                "let PREFILL_SPOOL_DIR be a folder that the gateway may write",
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -60,6 +68,8 @@ class Spool:
 
         After a failed fsync nobody knows what is on disk: `SpoolLost`, and no append after it.
         """
+        if self._lost is not None:
+            raise self._lost
         if len(body) > MAX_RECORD_BYTES:
             raise DataPlaneError(
                 StatusCode.STORAGE_EXHAUSTED,
@@ -69,7 +79,7 @@ class Spool:
         try:
             _write_all(self._file, record, self._end_bytes)
         except OSError as error:
-            os.ftruncate(self._file, self._end_bytes)
+            self._cut()
             raise DataPlaneError(
                 StatusCode.STORAGE_EXHAUSTED,
                 f"the receipt spool cannot be written: {error.strerror}",
@@ -78,8 +88,17 @@ class Spool:
         try:
             os.fsync(self._file)
         except OSError as error:
-            raise SpoolLost(self._path, error.strerror) from error
+            self._lost = SpoolLost(self._path, error.strerror)
+            raise self._lost from error
         self._end_bytes += len(record)
+
+    def _cut(self) -> None:
+        """Take back what was written of a record that did not fit."""
+        try:
+            os.ftruncate(self._file, self._end_bytes)
+        except OSError as error:
+            self._lost = SpoolLost(self._path, error.strerror)
+            raise self._lost from error
 
     def close(self) -> None:
         """Closes the file; every appended record is already durable."""

@@ -30,11 +30,9 @@ class Turnstile:
         try:
             await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled():
+            if self._waiting.pop(job, None) is None and not granted.cancelled():
                 self._leave()  # cancelled in the very moment of the grant
-            else:
-                self._rotation.remove(tenant, job)
-                del self._waiting[job]
+            self._rotation.remove(tenant, job)
             raise
         try:
             yield
@@ -46,10 +44,9 @@ class Turnstile:
         self._grant()
 
     def _grant(self) -> None:
-        job = None if self._busy else self._rotation.next()
-        if job is None:
-            return
-        tenant, granted = self._waiting.pop(job)
-        self._rotation.remove(tenant, job)
-        self._busy = True
-        granted.set_result(None)
+        while not self._busy and (job := self._rotation.next()) is not None:
+            tenant, granted = self._waiting.pop(job)
+            self._rotation.remove(tenant, job)
+            if not granted.done():  # a job cancelled in this very moment is passed over
+                self._busy = True
+                granted.set_result(None)

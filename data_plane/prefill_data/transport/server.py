@@ -26,6 +26,7 @@ READ_BYTES = 4 << 10
 WRITE_BYTES = 256 << 10  # what may lie in a connection's buffer beyond the kernel's own
 MAX_WAITING_PULLS = 1024
 HANDSHAKE_SECONDS = 10.0
+LINGER_SECONDS = 1.0
 PROGRESS_SECONDS = 1.0
 
 
@@ -77,7 +78,12 @@ class DataServer:
         """Listen; the port."""
         try:
             self._server = await asyncio.start_server(
-                self._accept, address.host, address.port, ssl=tls, limit=READ_BYTES
+                self._accept,
+                address.host,
+                address.port,
+                ssl=tls,
+                limit=READ_BYTES,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if tls is not None else None,
             )
         except OSError as error:
             raise DataPlaneError(
@@ -98,20 +104,42 @@ class DataServer:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is None or len(self._connections) >= self._plan.max_connections:
-            writer.close()
+            full = f"{len(self._connections)} data connections are open at this worker"
+            writer.write(ServerChannel(b"").refuse(StatusCode.CAPACITY_EXHAUSTED, full))
+            await _part(writer)
             return
         self._connections.add(task)
         self._plan.open_connections.inc()
         try:
             await _Connection(self._plan, reader, writer).serve()
-        except (OSError, ssl.SSLError, asyncio.IncompleteReadError) as error:
+        except (OSError, asyncio.IncompleteReadError) as error:
             log.info("data connection broke", reason=type(error).__name__)
         except (WireError, DataPlaneError) as error:
             log.info("data connection refused", code=error.code, message=error.message)
         finally:
-            self._connections.discard(task)
             self._plan.open_connections.dec()
-            writer.close()
+            try:
+                await _part(writer)
+            finally:
+                self._connections.discard(task)
+
+
+async def _part(writer: asyncio.StreamWriter) -> None:
+    """Close; what the peer does not take within a moment is dropped, and the socket with it."""
+    writer.close()
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        log.info("data connection dropped")
+    finally:
+        writer.transport.abort()
+
+
+async def _dead(attempt: Served) -> None:
+    """Returns once the attempt has died."""
+    while attempt.store.failure is None:
+        await attempt.store.changed()
 
 
 class _Connection:
@@ -181,14 +209,20 @@ class _Connection:
     async def _serve(self, attempt: Served) -> None:
         reading = asyncio.create_task(self._read())
         writing = asyncio.create_task(self._write(attempt))
+        dying = asyncio.create_task(_dead(attempt))
+        tasks = {reading, writing, dying}
         try:
-            done, _ = await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if dying.done() and not reading.done():
+                # The writer says so between two frames, unless its peer takes nothing any more.
+                await asyncio.wait({writing}, timeout=LINGER_SECONDS)
             for task in (reading, writing):
+                if task.done():
+                    task.result()
+        finally:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(reading, writing, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self) -> None:
         """Pulls into the queue until the peer leaves."""

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import tempfile
+import threading
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ class ChunkStore:
     """Append-only by index; a retransmission serves the very ciphertext that was sealed.
 
     One thread adds; readers and everything else belong to the event loop, which `announce` tells.
+    A lock keeps a chunk that is being added apart from the close that frees everything.
     """
 
     def __init__(self, memory_bound_bytes: int, spill_dir: Path) -> None:
@@ -34,6 +36,8 @@ class ChunkStore:
         self._file_bytes = 0
         self._kept: list[_Kept] = []
         self._changed = asyncio.Event()
+        self._lock = threading.Lock()
+        self._adding = self._closed = False
         self.memory_bytes = 0
         self.finished = False
         self.failure: DataPlaneError | None = None
@@ -43,14 +47,28 @@ class ChunkStore:
 
     def add(self, header: ChunkHeader, ciphertext: bytes) -> None:
         """Keeps the next chunk; raises STORAGE_EXHAUSTED when the spill disk is full."""
+        size = len(ciphertext)
+        with self._lock:
+            self._check_open()
+            keeps = self.memory_bytes + size <= self._bound_bytes
+            self._adding = True
+        try:
+            offset = 0 if keeps else self._spill(ciphertext)
+        finally:
+            with self._lock:
+                self._adding = False
+                if self._closed:  # meanwhile: then the file was left for this thread to close
+                    self._close_file()
+        with self._lock:
+            self._check_open()
+            self._kept.append(_Kept(header, ciphertext if keeps else None, offset, size))
+            self.memory_bytes += size if keeps else 0
+
+    def _check_open(self) -> None:
         if self.failure is not None:
             raise self.failure
-        size = len(ciphertext)
-        if self.memory_bytes + size <= self._bound_bytes:
-            self._kept.append(_Kept(header, ciphertext, 0, size))
-            self.memory_bytes += size
-        else:
-            self._kept.append(_Kept(header, None, self._spill(ciphertext), size))
+        if self._closed:
+            raise DataPlaneError(StatusCode.ATTEMPT_NOT_FOUND, "the attempt's chunks are freed")
 
     def announce(self) -> None:
         """Wakes the connections that wait for what was added."""
@@ -64,8 +82,7 @@ class ChunkStore:
 
     def fail(self, error: DataPlaneError) -> None:
         """The attempt is over without a state; waiting connections are told. Frees everything."""
-        if self.failure is None:
-            self.failure = error
+        self.failure = self.failure or error
         self.finished = False
         self.close()
         self.announce()
@@ -88,8 +105,14 @@ class ChunkStore:
 
     def close(self) -> None:
         """Frees memory and disk; the spill file has no name, so a kill frees it too."""
-        self._kept.clear()
-        self.memory_bytes = 0
+        with self._lock:
+            self._closed = True
+            self._kept.clear()
+            self.memory_bytes = 0
+            if not self._adding:
+                self._close_file()
+
+    def _close_file(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None

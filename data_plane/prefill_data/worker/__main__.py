@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -18,11 +19,19 @@ from prefill_wire.signing import SigningKey
 
 from prefill_data.errors import SettingsError
 from prefill_data.failpoints import Failpoints
-from prefill_data.process import bind_grpc, now_ms, run_process, say_ready, serve_metrics
+from prefill_data.process import (
+    bind_grpc,
+    now_ms,
+    run_process,
+    say_ready,
+    serve_metrics,
+    until_stop,
+)
 from prefill_data.refusals import SERVER_OPTIONS
 from prefill_data.settings import Address, Tls, WorkerSettings
 from prefill_data.transport.server import DataPlan, DataServer
 from prefill_data.worker.attempts import AttemptBook, AttemptLimits
+from prefill_data.worker.backend import PrefillBackend
 from prefill_data.worker.metrics import WorkerMetrics
 from prefill_data.worker.prefill import Surroundings
 from prefill_data.worker.service import Listing, WorkerService
@@ -82,26 +91,34 @@ async def serve(stop: asyncio.Event) -> None:
     metrics.watch(lambda: book.reserved_bytes, lambda: len(book))
     async with AsyncExitStack() as stack:
         stack.push_async_callback(backend.close)
-        await _listen(settings, around, backend, book, metrics, stack)
-        sweeping = asyncio.create_task(sweep(book, now_ms))
-        stack.callback(sweeping.cancel)
+        parts = WorkerParts(around=around, backend=backend, book=book, metrics=metrics)
+        addresses = await listen(settings, parts, stack)
+        metrics_address = serve_metrics(settings.metrics_listen, metrics.registry)
+        stack.callback(until_stop(sweep(book, now_ms), stop).cancel)
+        say_ready({**addresses, "metrics": metrics_address})
         await stop.wait()
 
 
-async def _listen(
-    settings: WorkerSettings,
-    around: Surroundings,
-    backend: StepBackend,
-    book: AttemptBook,
-    metrics: WorkerMetrics,
-    stack: AsyncExitStack,
-) -> None:
-    capability_key = secrets.token_bytes(32)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerParts:
+    """What a worker serves from."""
+
+    around: Surroundings
+    backend: PrefillBackend
+    book: AttemptBook
+    metrics: WorkerMetrics
+
+
+async def listen(
+    settings: WorkerSettings, parts: WorkerParts, stack: AsyncExitStack
+) -> dict[str, str]:
+    """The data server and the gRPC server with its health service; where they listen."""
+    around, metrics, capability_key = parts.around, parts.metrics, secrets.token_bytes(32)
     data = DataServer(
         DataPlan(
             worker_id=settings.worker_id,
             capability_key=capability_key,
-            find=book.find,
+            find=parts.book.find,
             now_ms=around.now_ms,
             random=around.random,
             max_connections=settings.max_connections,
@@ -122,15 +139,14 @@ async def _listen(
         fleet_token=settings.fleet_token,
         capability_key=capability_key,
     )
-    service = WorkerService(backend, book, around, listing, metrics)
+    service = WorkerService(parts.backend, parts.book, around, listing, metrics)
     fleet_pb2_grpc.add_PrefillWorkerServicer_to_server(service, server)
     checks = health.aio.HealthServicer()
     await checks.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     await server.start()
     stack.push_async_callback(server.stop, GRACE_SECONDS)
-    metrics_address = serve_metrics(settings.metrics_listen, metrics.registry)
-    say_ready({"grpc": address, "data": data_address, "metrics": metrics_address})
+    return {"grpc": address, "data": data_address}
 
 
 if __name__ == "__main__":

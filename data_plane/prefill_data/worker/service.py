@@ -167,6 +167,8 @@ class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
         admission = attempt.admission
         model = self._model(admission.model)
         data = await _read_prompt(first.token_ids, rest, 4 * admission.token_count)
+        if attempt.store.failure is not None:  # freed while its prompt came
+            raise attempt.store.failure
         tokens = check_prompt(admission, model, data)
         run = AttemptRun(attempt, model, self._around)
         envelope = run.envelope
