@@ -91,7 +91,9 @@ class Exchange:
             )
             return answer
 
-        return await self._retried("Open", call, deadline, "", self.tuning.open_tries)
+        return await self._retried(
+            "Open", call, self._patience(deadline), "", self.tuning.open_tries
+        )
 
     async def prompt(
         self, accept: prefill_pb2.Accept, tokens: np.ndarray, deadline: Deadline
@@ -140,9 +142,15 @@ class Exchange:
             )
             return answer
 
-        response = await self._retried("ListModels", call, deadline, "", self.tuning.open_tries)
+        until, tries = self._patience(deadline), self.tuning.open_tries
+        response = await self._retried("ListModels", call, until, "", tries)
         self.hint.update(response.policy_hint)
         return response
+
+    def _patience(self, deadline: Deadline) -> Deadline:
+        """All tries of a first contact together: a gateway in a black hole is left soon."""
+        first = Deadline.after(self.clock, self.tuning.call_seconds)
+        return min(first, deadline, key=lambda each: each.at_seconds)
 
     async def _retried(
         self,

@@ -11,7 +11,8 @@ from prefill_cloud.clock import Backoff
 class Tuning:
     """Defaults are for a WAN: 30 ms of round trip, chunks of at most 4 MiB.
 
-    `call_seconds`: patience with one gRPC call (a prompt's upload and queueing excepted).
+    `call_seconds`: patience with all tries of Open, and with each try of Claim; a prompt's upload
+    and queueing may take until the deadline.
     `stall_seconds`: silence after which a data connection is dropped; workers send progress
     more often. `window_chunks`: chunks asked for ahead on one connection.
     `read_bytes`: bytes buffered of one connection before its socket is left to fill up.

@@ -335,7 +335,8 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
             await self._held_back(reader)
         if faults.stall_before == index:
             faults.stall_before = None
-            await asyncio.Event().wait()
+            await reader.read()  # until the other side leaves
+            raise ConnectionResetError
         if faults.fail_at is not None and faults.fail_at[0] == index:
             writer.write(channel.fail(faults.fail_at[1], "the attempt died"))
             return

@@ -1,6 +1,7 @@
 """Claims while the gateway is away, deadlines at every stage, and cancellation without remains."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import prefill_cloud
@@ -166,3 +167,13 @@ async def test_closing_the_client_ends_what_is_under_way(cloud, connect):
     assert own_tasks() == []
     with pytest.raises(PrefillCloudError, match="the client is closed"):
         await prefill(client)
+
+
+async def test_a_gateway_in_a_black_hole_is_left_soon(cloud, connect, quick):
+    cloud.faults.unanswered = {"Open"}
+    tuning = replace(quick, call_seconds=0.2)
+    async with connect(cloud, tuning=tuning) as client:
+        with pytest.raises(UnavailableError) as caught:
+            await prefill(client, deadline_seconds=60.0)
+    assert caught.value.code is StatusCode.NETWORK_UNAVAILABLE
+    assert cloud.calls["Open"] == 1  # its time was all there was
