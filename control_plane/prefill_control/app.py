@@ -17,7 +17,10 @@ from litestar.types import ControllerRouterHandler
 
 from prefill_control.access.authenticate import Authenticator
 from prefill_control.access.secrets import Pepper
+from prefill_control.audit.controller import AuditController
 from prefill_control.db import Database, PoolPlan, utc_now
+from prefill_control.keys.controller import KeyCheckController, KeyController
+from prefill_control.members.controller import MemberController, SessionController
 from prefill_control.quotas.gcra import Rate
 from prefill_control.settings import ControlSettings
 from prefill_control.tenants.controller import TenantController
@@ -32,7 +35,14 @@ from prefill_control.web.throttle import Throttle
 from prefill_control.work import Clock
 
 VERSION = "1.0.0"
-NOUNS: list[ControllerRouterHandler] = [TenantController]
+NOUNS: list[ControllerRouterHandler] = [
+    TenantController,
+    MemberController,
+    SessionController,
+    KeyController,
+    KeyCheckController,
+    AuditController,
+]
 
 
 def build_parts(settings: ControlSettings, now: Clock = utc_now) -> Parts:
@@ -68,6 +78,8 @@ def create_app(settings: ControlSettings, parts: Parts | None = None) -> Litesta
         dependencies={
             "work": Provide(provide_work, sync_to_thread=False),
             "page": Provide(provide_page, sync_to_thread=False),
+            "pepper": Provide(lambda: parts.pepper, sync_to_thread=False),
+            "parts": Provide(lambda: parts, sync_to_thread=False),
         },
         exception_handlers={Exception: answer_problem},
         before_send=[tell_request_id],

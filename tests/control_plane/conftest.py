@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -10,6 +12,11 @@ from prefill_control.db import Database
 from prefill_migrations.roles import APP, OWNER, RolePasswords, ensure_database, ensure_roles
 from prefill_migrations.run import upgrade
 from prefill_stack.services.postgres import Postgres, PostgresPlan
+
+# Tests are no package: the class beside them is found by its folder.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from control_api import ControlApi
 
 OWNER_PASSWORD, APP_PASSWORD = "owner-password", "app-password"
 TEMPLATE = "prefill_template"
@@ -90,3 +97,11 @@ async def database(urls):
     database = Database(urls.app)
     yield database
     await database.close()
+
+
+@pytest.fixture
+async def api(urls):
+    """The application on the module's database."""
+    api = ControlApi(urls.app)
+    yield api
+    await api.close()

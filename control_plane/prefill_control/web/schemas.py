@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated, Generic, TypeVar
 
 import msgspec
@@ -29,6 +30,10 @@ IfMatch = Annotated[
 Limit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="Rows a page.")]
 Cursor = Annotated[
     str, QueryParameter(max_length=MAX_CURSOR_CHARACTERS, description="From the page before.")
+]
+Moment = Annotated[
+    Annotated[dt.datetime, msgspec.Meta(tz=True)] | None,
+    QueryParameter(description="A time with its zone: 2030-01-31T00:00:00Z."),
 ]
 PathId = FromPath[str]
 ThisWork = NamedDependency[Work]
