@@ -28,6 +28,18 @@ FIGURES = (
     "long_fraction",
     "mean_long_tokens",
 )
+COMPARED = (
+    "n_prfaas",
+    "n_p",
+    "n_d",
+    "theta_prfaas",
+    "theta_pd_p",
+    "theta_pd_d",
+    "lambda_rps",
+    "ttft_mean_seconds",
+    "ttft_p90_seconds",
+    "egress_gbps",
+)
 
 
 def document(answer: Answer) -> dict[str, Any]:
@@ -152,17 +164,26 @@ def _figures(answer: Answer) -> dict[str, Any]:
 
 
 def _basis(answer: Answer) -> dict[str, str]:
-    """Whether a figure could have come out otherwise, or its curve was inverted from it."""
+    """Whether a figure could have come out otherwise, or its curve was inverted from it.
+
+    Figures of the compared fleets are named `homogeneous.lambda_rps` and so on.
+    """
     clusters = answer.scenario.clusters
     calibrated = {figure for cluster in clusters for figure in cluster.hardware.calibrated}
-    return {name: "calibrated" if name in calibrated else "independent" for name in FIGURES}
+    names = list(FIGURES)
+    for fleet in ("homogeneous", "naive"):
+        names += [f"{fleet}.{name}" for name in COMPARED]
+    return {
+        name: "calibrated" if name.rpartition(".")[2] in calibrated else "independent"
+        for name in names
+    }
 
 
 def _compared(comparison: Comparison | None) -> dict[str, Any] | None:
     if comparison is None:
         return None
     plan = comparison.plan
-    return {
+    values = {
         "n_prfaas": sum(c.instances for c in comparison.scenario.prefill_clusters),
         "n_p": plan.n_p,
         "n_d": plan.n_d,
@@ -173,8 +194,8 @@ def _compared(comparison: Comparison | None) -> dict[str, Any] | None:
         "ttft_mean_seconds": comparison.bare.mean_seconds,
         "ttft_p90_seconds": comparison.bare.p90_seconds,
         "egress_gbps": plan.egress_gbps,
-        "limit": place(plan.limit),
     }
+    return {name: values[name] for name in COMPARED} | {"limit": place(plan.limit)}
 
 
 def _prompts(cluster: LocalCluster) -> dict[str, Any]:

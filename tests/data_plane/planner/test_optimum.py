@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from prefill_data.planner.assign import Offload, balance, resources
 from prefill_data.planner.costs import with_bandwidth
 from prefill_data.planner.errors import InfeasibleError, InvalidInputError
-from prefill_data.planner.fleet import Form
+from prefill_data.planner.fleet import Form, Search
 from prefill_data.planner.loading import load_case
 from prefill_data.planner.plan import Choice, evaluate
 from prefill_data.planner.regions import solve_regions
@@ -60,6 +60,29 @@ def test_a_better_codec_never_lowers_the_optimum(fleet, knobs, ratio):
     scenario = coarse(fleet(**knobs).scenario())
     better = with_value(scenario, Axis.STATE_RATIO, ratio)
     assert solve(better).lambda_rps >= solve(scenario).lambda_rps * SLACK
+
+
+alone = {"locals": st.integers(2, 6).map(lambda n: (n,)), "remotes": machines.map(lambda n: (n,))}
+
+
+@given(
+    knobs=st.fixed_dictionaries(alone | {"gbps": st.floats(0.05, 50)}),
+    factor=st.floats(1, 20),
+    last_tokens=st.none() | st.integers(2000, 90_000),
+)
+@quick
+def test_nothing_more_lowers_the_optimum_in_the_papers_form(fleet, knobs, factor, last_tokens):
+    """Representative lengths, and a capped grid as in the paper's case."""
+    search = Search(1000, last_tokens)
+    scenario = replace(fleet(**knobs).scenario(), form=Form.REPRESENTATIVE, search=search)
+    before = solve(scenario).lambda_rps * SLACK
+    assert solve(with_bandwidth(scenario, knobs["gbps"] * factor)).lambda_rps >= before
+    assert solve(with_value(scenario, Axis.STATE_RATIO, factor)).lambda_rps >= before
+    assert solve(with_value(scenario, Axis.HARDWARE_RATIO, factor)).lambda_rps >= before
+    for kind in ("prefill_clusters", "local_clusters"):
+        (cluster,) = getattr(scenario, kind)
+        grown = replace(cluster, instances=cluster.instances + 2)
+        assert solve(replace(scenario, **{kind: (grown,)})).lambda_rps >= before
 
 
 @given(knobs=fleets)

@@ -8,7 +8,7 @@ from prefill_data.planner.answers import Title, answer
 from prefill_data.planner.costs import with_bandwidth
 from prefill_data.planner.fleet import Form, Search
 from prefill_data.planner.latency import capacity_rps, ttft
-from prefill_data.planner.report import FIGURES, document
+from prefill_data.planner.report import COMPARED, FIGURES, document
 from prefill_data.planner.solver import solve
 from prefill_data.planner.sweeps import Axis, sweep, with_value
 
@@ -58,7 +58,10 @@ def test_the_other_fleets_of_table_6(figures):
 
 def test_the_basis_of_every_figure_is_said(figures):
     basis = figures["basis"]
-    assert set(basis) == set(FIGURES)
+    fleets = {f"{fleet}.{name}" for fleet in ("homogeneous", "naive") for name in COMPARED}
+    assert set(basis) == set(FIGURES) | fleets
+    assert basis["homogeneous.ttft_p90_seconds"] == "calibrated"
+    assert basis["homogeneous.ttft_mean_seconds"] == "independent"
     calibrated = {"theta_prfaas", "theta_pd_p", "theta_pd_d", "lambda_rps", "ttft_p90_seconds"}
     independent = {"threshold_tokens", "n_p", "n_d", "ttft_mean_seconds", "egress_gbps"}
     assert all(basis[name] == "calibrated" for name in calibrated)
