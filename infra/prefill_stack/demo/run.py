@@ -106,7 +106,7 @@ async def play(stage: Stage, result: DemoResult, say: Say) -> None:
     prompts = {"short": stage.short, "other": stage.other, "long": stage.prompt}
     checkpoint = shipped.checkpoint(shipped.CODE_LM)
     questions = Questions(stage.folder / "oracle", checkpoint, prompts, scenes.NEW_TOKENS)
-    torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # the oracle has the others
+    torch.set_num_threads(1)  # single tokens gain nothing from more, and the oracle has the others
     oracle = asyncio.create_task(ask_oracle(questions))
     try:
         await scene_b(stage, result, say)
