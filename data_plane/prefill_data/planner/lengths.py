@@ -57,6 +57,7 @@ def from_samples(uncached: Floats, total: Floats, output: Floats) -> Lengths:
         raise InvalidInputError(
             "workload", "no request, or one without a token", "every request prefills >= 1 token"
         )
+    require_positive("workload", float(np.mean(output)), "requests decode something on average")
     tokens, counts = np.unique(uncached, return_counts=True)
     return Lengths(
         tokens.astype(np.float64),

@@ -18,7 +18,7 @@ PACKAGE = "prefill_data.planner"
 
 def load_plan(path: Path) -> tuple[schema.PlanFile, Scenario]:
     """A plan file and its scenario; profile and trace paths are relative to the file."""
-    plan = schema.convert(_yaml(path.read_text(encoding="utf-8"), str(path)), schema.PlanFile)
+    plan = schema.convert(_yaml(_text(path), str(path)), schema.PlanFile)
     return plan, scenario_of(plan, path.parent)
 
 
@@ -40,8 +40,7 @@ def scenario_of(plan: schema.PlanFile, folder: Path) -> Scenario:
 def load_profile(name: str, folder: Path) -> schema.ProfileFile:
     """A profile by path when the name ends in .yaml, else a shipped one."""
     if name.endswith((".yaml", ".yml")):
-        path = folder / name
-        return schema.convert(_yaml(path.read_text(encoding="utf-8"), name), schema.ProfileFile)
+        return schema.convert(_yaml(_text(folder / name), name), schema.ProfileFile)
     return schema.convert(_yaml(_shipped("profiles", name), name), schema.ProfileFile)
 
 
@@ -56,9 +55,15 @@ def read_trace(path: Path) -> list[TraceRequest]:
     """Requests of a JSON-lines trace (gzip if it ends in .gz). InvalidInputError names the line."""
     opened = gzip.open if path.suffix == ".gz" else open
     requests = []
-    with opened(path, "rt", encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            requests.append(_request(line, f"{path.name} line {number}"))
+    try:
+        with opened(path, "rt", encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    requests.append(_request(line, f"{path.name} line {number}"))
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise InvalidInputError(
+            path.name, f"unreadable: {error}", "JSON lines in UTF-8, gzip only with .gz"
+        ) from error
     return requests
 
 
@@ -73,14 +78,16 @@ def _request(line: str, place: str) -> TraceRequest:
         request = TraceRequest(
             int(record["input_length"]),
             int(record["output_length"]),
-            tuple(record.get("hash_ids", ())),
+            tuple(int(block) for block in record.get("hash_ids", ())),
         )
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidInputError(
             place, f"{error!r}", "a JSON object with input_length, output_length and hash_ids"
         ) from error
-    if request.input_tokens < 1:
-        raise InvalidInputError(place, "input_length below 1", "drop empty requests")
+    if request.input_tokens < 1 or request.output_tokens < 0:
+        raise InvalidInputError(
+            place, "input_length below 1 or output_length below 0", "drop empty requests"
+        )
     return request
 
 
@@ -91,6 +98,13 @@ def _shipped(kind: str, name: str) -> str:
             kind.removesuffix("s"), f"{name!r} is not shipped", f"known: {', '.join(known)}"
         )
     return (resources.files(PACKAGE) / kind / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(path.name, f"not UTF-8: {error}", "save it as UTF-8") from error
 
 
 def _yaml(text: str, place: str) -> Any:

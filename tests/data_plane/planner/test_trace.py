@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from prefill_data.planner import schema
 from prefill_data.planner.errors import InvalidInputError, MissingProfilePointError
-from prefill_data.planner.loading import load_trace, read_trace
+from prefill_data.planner.loading import load_plan, load_trace, read_trace
 from prefill_data.planner.solver import solve
 from prefill_data.planner.trace import TraceRequest, prefix_reuse
 
@@ -64,6 +64,44 @@ def test_a_broken_line_is_named(tmp_path):
     path.write_text('{"input_length": 5, "output_length": 1}\n{"input_length": "x"}\n')
     with pytest.raises(InvalidInputError, match=r"t\.jsonl line 2"):
         read_trace(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("[1]", "JSON object"),
+        ('{"input_length": 0, "output_length": 1}', "below 1"),
+        ('{"input_length": 5, "output_length": -1}', "output_length below 0"),
+        ('{"input_length": 1e999, "output_length": 1}', "JSON object"),
+        ('{"input_length": 5, "output_length": 1, "hash_ids": [[1]]}', "JSON object"),
+        ('{"input_length": 5, "output_length": 1, "hash_ids": 3}', "JSON object"),
+    ],
+)
+def test_any_broken_line_is_named(tmp_path, line, said):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"input_length": 5, "output_length": 1}\n\n' + line + "\n")
+    with pytest.raises(InvalidInputError, match=r"t\.jsonl line 3") as caught:
+        read_trace(path)
+    assert said in f"{caught.value.problem} {caught.value.remedy}"
+
+
+def test_files_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "t.jsonl").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "t.jsonl.gz").write_bytes(PATH.read_bytes()[:1000])
+    (tmp_path / "u.jsonl.gz").write_bytes(b'{"input_length": 5}')
+    for name in ("t.jsonl", "t.jsonl.gz", "u.jsonl.gz"):
+        with pytest.raises(InvalidInputError, match="unreadable"):
+            read_trace(tmp_path / name)
+    (tmp_path / "plan.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidInputError, match="not UTF-8"):
+        load_plan(tmp_path / "plan.yaml")
+
+
+def test_a_trace_that_decodes_nothing_is_refused(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"input_length": 5, "output_length": 0}\n' * 2)
+    with pytest.raises(InvalidInputError, match="not a finite number above 0"):
+        load_trace(path, schema.TraceWorkload(str(path)))
 
 
 def test_a_trace_longer_than_the_profile_is_refused(paper):
