@@ -29,7 +29,7 @@ def page(figures: dict[str, Any], drawing: str) -> str:
         f"<title>{title}: plan</title><style>{STYLE}</style><h1>{title}</h1>"
         f'<p class="advice">{html.escape(figures["advice"])}</p>{_cards(figures)}'
         f'<figure role="img" aria-label="four panels of the plan">{drawing}</figure>'
-        f"{_fleets(figures)}{_latency(figures)}"
+        f"{_fleets(figures)}{_latency(figures)}{_purchases(figures)}"
         f"<details><summary>All figures as JSON</summary><pre>"
         f"{html.escape(json.dumps(figures, indent=2))}</pre></details></html>\n"
     )
@@ -80,6 +80,19 @@ def _latency(figures: dict[str, Any]) -> str:
     ]
     head = ["load", "requests/s", "mean", "P90", "queue", "prefill", "wire", "RTT"]
     return _table("TTFT with queueing, seconds", head, body)
+
+
+def _purchases(figures: dict[str, Any]) -> str:
+    """Gains of single additions; money stays in integer micros."""
+    body = [
+        [
+            each["what"],
+            f"+{each['gain_rps']:.2f}",
+            "-" if each["price_micros_per_hour"] is None else f"{each['price_micros_per_hour']:,}",
+        ]
+        for each in figures["purchases"]
+    ]
+    return _table("What to buy next", ["purchase", "requests/s", "micros/h"], body)
 
 
 def _table(caption: str, head: list[str], body: list[list[str]]) -> str:
