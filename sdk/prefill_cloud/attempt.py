@@ -56,8 +56,8 @@ class Attempt:
     async def run(self) -> PrefilledState:
         """The verified state; raises `PrefillCloudError` and leaves nothing behind."""
         try:
-            async with asyncio.timeout(self.deadline.left_seconds()):
-                return await self._run()
+            async with asyncio.timeout(self.deadline.left_seconds()) as patience:
+                return await self._run(patience)
         except TimeoutError:
             message = "no verified state came by the deadline."
             raise error_for(StatusCode.DEADLINE_EXCEEDED, message, self.request_id) from None
@@ -67,7 +67,7 @@ class Attempt:
             error.request_id = error.request_id or self.request_id
             raise
 
-    async def _run(self) -> PrefilledState:
+    async def _run(self, patience: asyncio.Timeout) -> PrefilledState:
         started = self.clock.monotonic()
         message = self.request.open_message(
             codecs=OFFERED_CODECS, one_time_public_key=self.one_time_key.public_bytes, deadline_ms=1
@@ -79,9 +79,9 @@ class Attempt:
         try:
             state = await self._accepted(gateway, accept, started)
         except BaseException as error:
-            code = error.code if isinstance(error, PrefillCloudError | WireError) else "CANCELLED"
-            log.info("given_up", reason=str(code))
-            await gateway.cancel(accept.request_id, accept.attempt, str(code))
+            reason = str(_code_of(error, patience))
+            log.info("given_up", reason=reason)
+            await gateway.cancel(accept.request_id, accept.attempt, reason)
             raise
         log.info("prefilled", bytes_sent=state.bytes_sent, amount_micros=state.amount_micros)
         return state
@@ -173,6 +173,15 @@ class Attempt:
             request_id=accept.request_id,
             on_progress=self.on_progress,
         )
+
+
+def _code_of(error: BaseException, patience: asyncio.Timeout) -> StatusCode:
+    """Why an attempt is given up, in a word that the gateway may log."""
+    if isinstance(error, PrefillCloudError | WireError):
+        return error.code
+    if isinstance(error, asyncio.CancelledError):
+        return StatusCode.DEADLINE_EXCEEDED if patience.expired() else StatusCode.CANCELLED
+    return StatusCode.INTERNAL
 
 
 def _prefilled(state: VerifiedState, amount_micros: int, measured: Timeline) -> PrefilledState:

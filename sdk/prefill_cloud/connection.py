@@ -60,7 +60,7 @@ class DataConnection:
             message = f"the data channel at {where.text} is not trusted: {error.verify_message}."
             raise error_for(StatusCode.NETWORK_UNAVAILABLE, message) from None
         except OSError as error:  # refused, unreachable, timed out, TLS handshake
-            raise ConnectionLost(f"{where.text}: {error or 'no answer'}") from None
+            raise ConnectionLost(error.strerror or str(error) or "no answer") from None
         return cls(reader, writer, ClientChannel(target.capability, target.connection_key), tuning)
 
     async def ask(self, wanted: Iterable[tuple[int, int]]) -> None:
@@ -78,7 +78,7 @@ class DataConnection:
             silent = self._tuning.stall_seconds
             raise ConnectionLost(f"silent for {silent:g} s") from None
         except OSError as error:
-            raise ConnectionLost(f"broken: {error}") from None
+            raise ConnectionLost(f"broken: {error.strerror or error}") from None
         if not data:
             raise ConnectionLost("closed by the worker")
         events = self._channel.receive(data)

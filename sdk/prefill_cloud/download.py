@@ -87,10 +87,8 @@ class Download:
                 raise outcome
         count = self._pulls.chunk_count
         if count is None or not self._pulls.complete:
-            held = f"{self._pulls.held} chunks are held"
-            message = (
-                f"the data channel at {self._target.endpoint.text} is lost ({self._lost}; {held})."
-            )
+            where, held = self._target.endpoint.text, self._pulls.held
+            message = f"the data channel at {where} is lost: {self._lost}; chunks held: {held}."
             raise error_for(StatusCode.NETWORK_UNAVAILABLE, message, self._request_id)
         return count
 
@@ -163,8 +161,9 @@ class Download:
                 for index in beyond:
                     outstanding.remove(index)
             case Progress(done_tokens, total_tokens, _):
-                self._tokens = (done_tokens, total_tokens)
-                self._tell()
+                if (done_tokens, total_tokens) > self._tokens:  # every connection is told
+                    self._tokens = (done_tokens, total_tokens)
+                    self._tell()
             case Refused(code, message) if code in _REFUSALS_THAT_PASS:
                 raise ConnectionLost(f"refused with {code}: {message}")
             case Refused(code, message) | Failed(code, message):

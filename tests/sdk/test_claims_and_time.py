@@ -110,7 +110,7 @@ async def test_a_worker_that_only_tells_progress_is_left_at_the_deadline(cloud, 
         with pytest.raises(DeadlineExceededError) as caught:
             await prefill(client, deadline_seconds=0.3)
     await cloud.all_closed()
-    assert cloud.cancels == [(caught.value.request_id, 1, "CANCELLED")]
+    assert cloud.cancels == [(caught.value.request_id, 1, "DEADLINE_EXCEEDED")]
 
 
 async def test_a_cancelled_prefill_leaves_nothing_behind(cloud, connect):

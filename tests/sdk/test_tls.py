@@ -1,6 +1,8 @@
 """TLS: gateway and data channel under given roots; a stranger's certificate ends both."""
 
+import asyncio
 import datetime
+import socket
 import ssl
 
 import pytest
@@ -8,7 +10,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from loopback_cloud import IDENTITY, SCHEMA, LoopbackCloud, random_state
+from loopback_cloud import API_KEY, CONTROL, IDENTITY, SCHEMA, LoopbackCloud, random_state
+from prefill_cloud import AsyncClient, PrefillCloudError
+from prefill_cloud.endpoint import Endpoint
 from prefill_cloud.errors import UnavailableError
 from prefill_wire.status import StatusCode
 
@@ -90,3 +94,43 @@ async def test_plain_text_is_refused_by_a_tls_gateway(tls_cloud, connect):
         with pytest.raises(UnavailableError):
             await client.prefill(TOKENS, IDENTITY, SCHEMA, deadline_seconds=10.0)
     assert not tls_cloud.calls
+
+
+async def first_bytes(host, quick):
+    """What a client says first to a listener that it knows by this name."""
+    heard, said = asyncio.Event(), []
+
+    async def listen(reader, writer):
+        said.append(await reader.read(4096))
+        heard.set()
+        writer.close()
+
+    server = await asyncio.start_server(listen, "0.0.0.0", 0)  # noqa: S104 (by any name)
+    port = server.sockets[0].getsockname()[1]
+    options = {"control_public_key": CONTROL.public_bytes, "tuning": quick}
+    async with AsyncClient(f"{host}:{port}", API_KEY, **options) as client:
+        with pytest.raises(PrefillCloudError):
+            await client.models()
+    await asyncio.wait_for(heard.wait(), 10)
+    server.close()
+    return said[0]
+
+
+async def test_off_this_machine_nothing_is_said_in_plain_text(quick):
+    host = socket.gethostname()
+    try:
+        socket.getaddrinfo(host, 1, socket.AF_INET)
+    except OSError:
+        pytest.skip(f"this machine's name, {host}, has no address")
+    if Endpoint.parse(f"{host}:1").loopback:
+        pytest.skip(f"this machine's name is {host}")
+    assert (await first_bytes(host, quick))[:2] == b"\x16\x03"  # a TLS handshake
+    assert (await first_bytes("localhost", quick))[:3] == b"PRI"  # the twin: HTTP/2 as it is
+
+
+def test_a_remote_gateway_does_not_redirect_to_this_machine(quick):
+    options = {"control_public_key": CONTROL.public_bytes, "tuning": quick}
+    exchange = AsyncClient("gateway.example:443", API_KEY, **options)._exchange
+    assert exchange._redirected("other.example:443") == Endpoint("other.example", 443)
+    with pytest.raises(PrefillCloudError, match=r"redirected to 127\.0\.0\.1:50"):
+        exchange._redirected("127.0.0.1:50")
