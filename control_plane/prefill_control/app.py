@@ -18,9 +18,18 @@ from litestar.types import ControllerRouterHandler
 from prefill_control.access.authenticate import Authenticator
 from prefill_control.access.secrets import Pepper
 from prefill_control.audit.controller import AuditController
+from prefill_control.datacenters.controller import DatacenterController
+from prefill_control.datacenters.wishes_controller import RouteController, WishController
 from prefill_control.db import Database, PoolPlan, utc_now
 from prefill_control.keys.controller import KeyCheckController, KeyController
 from prefill_control.members.controller import MemberController, SessionController
+from prefill_control.models.controller import GrantController, ModelController
+from prefill_control.models.prices_controller import (
+    OverrideController,
+    PriceController,
+    QuoteController,
+)
+from prefill_control.quotas.controller import LimitsController
 from prefill_control.quotas.gcra import Rate
 from prefill_control.settings import ControlSettings
 from prefill_control.tenants.controller import TenantController
@@ -42,6 +51,15 @@ NOUNS: list[ControllerRouterHandler] = [
     KeyController,
     KeyCheckController,
     AuditController,
+    LimitsController,
+    DatacenterController,
+    WishController,
+    RouteController,
+    ModelController,
+    GrantController,
+    PriceController,
+    OverrideController,
+    QuoteController,
 ]
 
 
