@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import numpy as np
 from prefill_wire.identity import ModelIdentity
+from prefill_wire.status import StatusCode
 from prefill_wire.tensors import StateSchema
 
 from prefill_cloud.client import AsyncClient
 from prefill_cloud.decode.engine import DecodeEngine
+from prefill_cloud.errors import error_for
 from prefill_cloud.generation import GeneratedPiece, Generation, Options, Prompt
 from prefill_cloud.models import ServedModel
 from prefill_cloud.options import ClientOptions, PrefillOptions
@@ -38,7 +40,16 @@ class LoopThread:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, _Result]) -> _Result:
-        """The coroutine's result. Ctrl-C cancels it and waits until it has cleaned up."""
+        """The coroutine's result. Ctrl-C cancels it and waits until it has cleaned up.
+
+        Raises `InvalidRequestError` where it would wait for ever: when closed, or within a call.
+        """
+        wrong = "the client is closed." if self.closed else ""
+        if threading.current_thread() is self._thread:
+            wrong = "a callback of this client calls it again; do so after the call."
+        if wrong:
+            coroutine.close()
+            raise error_for(StatusCode.MALFORMED_REQUEST, wrong)
         outcome: Future[_Result] = Future()
         tasks: list[asyncio.Task[_Result]] = []
 

@@ -27,7 +27,7 @@ from prefill_cloud.hints import ThresholdHint
 from prefill_cloud.keyring import Keyring
 from prefill_cloud.models import ServedModel, served_models
 from prefill_cloud.options import Fallback
-from prefill_cloud.request import Buffers, PrefillRequest, token_array
+from prefill_cloud.request import Buffers, PrefillRequest, names, token_array
 from prefill_cloud.session import AsyncSession
 from prefill_cloud.state import PrefilledState
 from prefill_cloud.tuning import Tuning
@@ -143,8 +143,8 @@ class AsyncClient:
             tokens=token_array(tokens),
             identity=identity,
             schema=schema,
-            datacenters=tuple(datacenters),
-            residency=tuple(residency),
+            datacenters=names("datacenters", datacenters),
+            residency=names("residency", residency),
             max_price_micros=max_price_micros,
             local_prefix_tokens=local_prefix_tokens,
             idempotency_key=key,

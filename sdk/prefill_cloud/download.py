@@ -75,7 +75,9 @@ class Download:
         try:
             waiting = set(tasks)
             while waiting and not self._pulls.complete and self._failed is None:
-                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if any(task.exception() for task in done if not task.cancelled()):
+                    break  # a fault of the caller's callback, or of ours
         finally:
             for task in tasks:
                 task.cancel()

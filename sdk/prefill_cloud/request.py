@@ -40,6 +40,13 @@ def token_array(tokens: Sequence[int] | np.ndarray, least: int = 2) -> np.ndarra
     return given.astype("<u4")
 
 
+def names(thing: str, given: Sequence[str]) -> tuple[str, ...]:
+    """Names as a tuple; a text alone is refused, since it would be taken letter by letter."""
+    if isinstance(given, str) or not all(isinstance(name, str) and name for name in given):
+        raise error_for(StatusCode.MALFORMED_REQUEST, f"{thing} is a list of names.")
+    return tuple(given)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefillRequest:
     """One prompt `[N]` uint32 for one model; the state that comes back covers N-1 tokens."""

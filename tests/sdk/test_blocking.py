@@ -72,6 +72,16 @@ def test_closing_ends_the_thread(cloud_elsewhere, quick):
     client.close()
     left = {t.name for t in set(threading.enumerate()) - before}
     assert "prefill-cloud" not in left
+    with pytest.raises(PrefillCloudError, match="the client is closed"):
+        client.models()
+
+
+def test_a_callback_that_calls_the_client_again_is_refused(client):
+    def again(_):
+        client.models()
+
+    with pytest.raises(PrefillCloudError, match="calls it again"):
+        client.prefill(TOKENS, IDENTITY, SCHEMA, deadline_seconds=10.0, on_progress=again)
 
 
 CONTROL_C = """

@@ -156,6 +156,17 @@ async def test_progress_tells_tokens_chunks_and_bytes(cloud, connect):
     assert seen[-1].received_bytes == state.bytes_sent
 
 
+async def test_a_callback_that_raises_ends_the_prefill_with_its_error(cloud, connect):
+    def broken(_):
+        raise ZeroDivisionError
+
+    async with connect(cloud) as client:
+        with pytest.raises(ZeroDivisionError):
+            await prefill(client, on_progress=broken)
+    assert cloud.cancels == [(cloud.only.accept.request_id, 1, "INTERNAL")]
+    assert own_tasks() == []
+
+
 async def test_closing_the_client_ends_what_is_under_way(cloud, connect):
     cloud.faults.unanswered = {"Prompt"}
     client = connect(cloud)

@@ -121,6 +121,8 @@ WRONG_OPTIONS = [
     {"idempotency_key": ""},
     {"idempotency_key": "k" * 129},
     {"max_price_micros": -1},
+    {"datacenters": "eu"},
+    {"residency": [""]},
     {"deadline_seconds": -1.0},
     {"deadline_seconds": float("nan")},
 ]
