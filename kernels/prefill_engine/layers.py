@@ -5,7 +5,7 @@ Each adds its result to the residual `x` in place; scratch comes from one `Works
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -92,6 +92,9 @@ class Experts:
     def __call__(self, inner: Tensor, x: Tensor, space: Workspace) -> None:
         self.shared(inner, x, space)
         chosen, share = self._route(inner)
+        if len(inner) == 1:
+            self._one(inner, x, zip(chosen[0].tolist(), share[0].tolist(), strict=True), space)
+            return
         flat = chosen.flatten()
         order = flat.argsort(stable=True)
         slot = torch.empty_like(order)
@@ -111,6 +114,15 @@ class Experts:
             if start < end:
                 torch.mm(active[start:end], self.down[expert].T, out=done[start:end])
         combine(x, done, slot.view_as(chosen), share)
+
+    def _one(
+        self, inner: Tensor, x: Tensor, shares: Iterable[tuple[int, float]], space: Workspace
+    ) -> None:
+        """A single token: its experts one after another, nothing to sort."""
+        active = space.take("active", 1, self.down.shape[2])
+        for expert, share in shares:
+            swiglu(project(inner, self.gate_up[expert], space, "gate and up"), active)
+            x.addmm_(active, self.down[expert].T, alpha=share)
 
 
 class Kda:

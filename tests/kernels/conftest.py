@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from prefill_engine.engine import StepEngine
+from prefill_kernels import attention, rows
+from prefill_kernels.kda import fast, layer
+from prefill_kernels.native import Native
 from prefill_wire.tensors import TensorKind
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
@@ -126,25 +128,17 @@ def wrong_state(request: pytest.FixtureRequest) -> Callable[[int], dict[str, Any
     return WRONG_STATES[request.param]
 
 
-@contextmanager
-def rounded_cache() -> Iterator[None]:
-    """transformers with its latent rows rounded to bf16 as they enter the cache."""
-    original = DynamicCache.update
+@pytest.fixture
+def eager_kernels(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Call it to do without native kernels for the rest of a test, as where no compiler is."""
 
-    def update(self: Any, keys: Any, values: Any, *rest: Any, **named: Any) -> Any:
-        rounded = (x.to(torch.bfloat16).float() for x in (keys, values))
-        return original(self, *rounded, *rest, **named)
+    def turn_off() -> None:
+        for module in (attention, fast, layer, rows):
+            monkeypatch.setattr(module, "native", lambda: Native(None, "switched off by a test"))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DynamicCache, "update", update)
-        yield
+    return turn_off
 
 
 @pytest.fixture(scope="session")
 def handoff_type() -> type[Handoff]:
     return Handoff
-
-
-@pytest.fixture(scope="session")
-def rounding_oracle() -> Callable[[], Any]:
-    return rounded_cache

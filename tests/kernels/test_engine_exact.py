@@ -44,3 +44,11 @@ def test_the_comparison_notices_a_wrong_state(handoff, wrong_state):
     tokens = handoff(2).prompt(2, 300)
     assert handoff(2).compare(tokens).exact
     assert not handoff(2).compare(tokens, **wrong_state(300)).exact
+
+
+@pytest.mark.parametrize("seed", LONG_SEEDS)
+def test_without_native_kernels_it_is_as_exact(handoff, eager_kernels, seed):
+    eager_kernels()
+    for length in (2, 65, 1000):
+        outcome = handoff(seed).compare(handoff(seed).prompt(seed, length))
+        assert outcome.exact, f"{length} tokens: {outcome}"

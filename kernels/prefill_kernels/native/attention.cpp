@@ -63,7 +63,7 @@ void soften(float* scores, float* maximum, float* total, float* rescale) {
   for (int p = 0; p < KB / NR; ++p)
     for (int v = 0; v < NV; ++v) high = vmax(high, load(scores + p * QB * NR + v * VL));
   const float now = largest(high);
-  *rescale = vexp(splat(*maximum - now))[0];
+  *rescale = now == *maximum ? 1 : vexp(splat(*maximum - now))[0];
   vf sums{};
   for (int p = 0; p < KB / NR; ++p)
     for (int v = 0; v < NV; ++v) {
@@ -97,8 +97,7 @@ void attend(const AttentionCall& c, long head, long block) {
   const Packed from = packed_of(c, head);
   const long end = c.causal ? std::min<long>(c.keys, first + rows) : c.keys;
   for (long at = 0; at < end; at += KB) {
-    std::memset(scores, 0, sizeof(float) * QB * KB);
-    product(Left{q, d, 0, 1, int(d)}, rows16, KB / NR, from.keys + at * d, d, scores, QB);
+    product<SET>(Left{q, d, 0, 1, int(d)}, rows16, KB / NR, from.keys + at * d, d, scores, QB);
     for (int r = 0; r < rows; ++r) {
       const long seen = std::min<long>(c.causal ? first + r + 1 : c.keys, c.keys) - at;
       for (long j = std::max<long>(seen, 0); j < KB; ++j)
@@ -112,7 +111,7 @@ void attend(const AttentionCall& c, long head, long block) {
             store(o, load(o) * rescale);
           }
     }
-    product(Left{scores, NR, QB * NR, KB / NR, NR}, rows16, panels, from.values + at * NR, from.n16,
+    product<ADD>(Left{scores, NR, QB * NR, KB / NR, NR}, rows16, panels, from.values + at * NR, from.n16,
             acc, QB);
   }
   if (!c.last) return;

@@ -180,12 +180,8 @@ static void prepare_block(Work& w, int b) {
   float* qk = w.a_qk + b * B * NR;
   const int others = little ? b + 1 : b;
   transpose_block(w.cols, kp, own);
-  for (int p = 0; p < others; ++p) {
-    std::memset(kk + long(p) * C * NR, 0, sizeof(float) * B * NR);
-    std::memset(qk + long(p) * C * NR, 0, sizeof(float) * B * NR);
-  }
-  product(Left{w.pair, kp, 0, 1, kp}, B, others, w.kt, kp, kk, C);
-  product(Left{w.pair + B * kp, kp, 0, 1, kp}, B, others, w.kt, kp, qk, C);
+  product<SET>(Left{w.pair, kp, 0, 1, kp}, B, others, w.kt, kp, kk, C);
+  product<SET>(Left{w.pair + B * kp, kp, 0, 1, kp}, B, others, w.kt, kp, qk, C);
   for (int p = 0; p < others; ++p) scale_rows(w.kt + long(p) * kp * NR, w.total, kp);
   for (int d = 0; d < kp; d += VL) store(w.prefix + d, load(w.prefix + d) * load(w.total + d));
 }
@@ -205,7 +201,7 @@ static void mask_block(Work& w, int b) {
 // X_b <- (I + A)^-1 (X_b - A_b,<b X_<b), A strictly lower.
 static void solve_block(Work& w, int b) {
   const int panels = w.vp / NR;
-  product<true>(Left{w.a_kk + b * B * NR, NR, C * NR, b, B}, B, panels, w.x, C, w.x + b * B * NR, C);
+  product<SUBTRACT>(Left{w.a_kk + b * B * NR, NR, C * NR, b, B}, B, panels, w.x, C, w.x + b * B * NR, C);
   const float* a = w.a_kk + (long(b) * C + b * B) * NR;
   float inverse[B * B] = {};
   for (int i = 0; i < B; ++i) {
@@ -214,12 +210,9 @@ static void solve_block(Work& w, int b) {
       for (int c = 0; c <= j; ++c) mine[c] -= a[i * NR + j] * inverse[j * B + c];
     mine[i] = 1;
   }
-  for (int p = 0; p < panels; ++p) {
-    float* x = w.x + (long(p) * C + b * B) * NR;
-    std::memcpy(w.part + p * B * NR, x, sizeof(float) * B * NR);
-    std::memset(x, 0, sizeof(float) * B * NR);
-  }
-  product(Left{inverse, B, 0, 1, B}, B, panels, w.part, B, w.x + b * B * NR, C);
+  for (int p = 0; p < panels; ++p)
+    std::memcpy(w.part + p * B * NR, w.x + (long(p) * C + b * B) * NR, sizeof(float) * B * NR);
+  product<SET>(Left{inverse, B, 0, 1, B}, B, panels, w.part, B, w.x + b * B * NR, C);
 }
 
 // One chunk of `rows` tokens, already in w.q k g x beta and zero beyond `rows` up to a block's end.
@@ -230,15 +223,14 @@ static void chunk(Work& w, int rows) {
     prepare_block(w, b);
     mask_block(w, b);
   }
-  product<true>(Left{w.k_in, kp, 0, 1, kp}, blocks * B, panels, w.s, kp, w.x, C);
+  product<SUBTRACT>(Left{w.k_in, kp, 0, 1, kp}, blocks * B, panels, w.s, kp, w.x, C);
   for (int p = 0; p < panels; ++p) scale_rows(w.x + long(p) * C * NR, w.beta, blocks * B);
   for (int b = 0; b < blocks; ++b) solve_block(w, b);
-  std::memset(w.o, 0, sizeof(float) * C * w.vp);
-  product(Left{w.q_in, kp, 0, 1, kp}, blocks * B, panels, w.s, kp, w.o, C);
+  product<SET>(Left{w.q_in, kp, 0, 1, kp}, blocks * B, panels, w.s, kp, w.o, C);
   for (int b = 0; b < blocks; ++b)
-    product(Left{w.a_qk + b * B * NR, NR, C * NR, b + 1, B}, B, panels, w.x, C, w.o + b * B * NR, C);
+    product<ADD>(Left{w.a_qk + b * B * NR, NR, C * NR, b + 1, B}, B, panels, w.x, C, w.o + b * B * NR, C);
   for (int p = 0; p < panels; ++p) scale_rows(w.s + long(p) * kp * NR, w.prefix, kp);
-  product(Left{w.kt, NR, long(kp) * NR, blocks, B}, kp, panels, w.x, C, w.s, kp);
+  product<ADD>(Left{w.kt, NR, long(kp) * NR, blocks, B}, kp, panels, w.x, C, w.s, kp);
 }
 
 // A single token: the recurrence itself, two passes over the state.

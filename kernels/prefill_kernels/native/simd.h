@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <algorithm>
+#include <type_traits>
 #if defined(__SSE2__)
 #include <xmmintrin.h>
 #endif
@@ -19,12 +20,13 @@
 
 namespace prefill {
 
-#if defined(__AVX512F__)
-constexpr int VL = 16, MR = 8;
+// A tile is MR rows of TP panels; its accumulators fill, and do not spill, the registers.
+#if defined(PREFILL_WIDE_VECTORS) || defined(__AVX512F__)
+constexpr int VL = 16, MR = 8, TP = 2;
 #elif defined(__AVX__)
-constexpr int VL = 8, MR = 4;
+constexpr int VL = 8, MR = 4, TP = 1;
 #else
-constexpr int VL = 4, MR = 4;
+constexpr int VL = 4, MR = 4, TP = 1;
 #endif
 constexpr int NR = 16, NV = NR / VL;
 
@@ -37,7 +39,9 @@ static inline void store(float* p, vf x) { *reinterpret_cast<vf_any*>(p) = x; }
 static inline vf splat(float x) { return x - vf{}; }
 // Keeps a value in a register: GCC would otherwise read it from memory again for every use.
 static inline void keep(vf& x) {
-#if defined(__x86_64__)
+#if defined(PREFILL_WIDE_VECTORS)
+  (void)x;  // lanes of a processor that has none so wide: no single register holds them
+#elif defined(__x86_64__)
   asm("" : "+v"(x));
 #elif defined(__aarch64__)
   asm("" : "+w"(x));
@@ -59,8 +63,9 @@ static inline float largest(vf x) {
 // e^x to 1-2 ulp (Cephes' polynomial); x is held to [-87, 88]: neither Inf nor a denormal number.
 static inline vf vexp(vf x) {
   x = vmin(vmax(x, splat(-87.0f)), splat(88.0f));
-  const vf magic = splat(12582912.0f);
-  vf r = (x * 1.44269504f + magic) - magic;
+  const vf magic = splat(12582912.0f);  // its low bits take the rounded integer
+  const vf shifted = x * 1.44269504f + magic;
+  const vf r = shifted - magic;
   vf f = x - r * 0.693359375f;
   f = f + r * 2.12194440e-4f;
   vf p = splat(1.9875691500e-4f);
@@ -69,9 +74,8 @@ static inline vf vexp(vf x) {
   p = p * f + 4.1665795894e-2f;
   p = p * f + 1.6666665459e-1f;
   p = p * f + 5.0000001201e-1f;
-  vf y = p * (f * f) + f + 1.0f;
-  vi scale = (__builtin_convertvector(r, vi) + 127) << 23;
-  return y * (vf)scale;
+  const vf y = p * (f * f) + f + 1.0f;
+  return (vf)((vi)y + ((vi)shifted << 23));
 }
 
 static inline vf vsigmoid(vf x) { return 1.0f / (1.0f + vexp(-x)); }
@@ -99,32 +103,38 @@ static inline float vdot(const float* a, const float* b, int n) {
   return sum(s);
 }
 
-// c[MR, 16] +-= a[MR, blocks * inner] b[blocks * inner, 16]
-template <bool MINUS>
+enum Mode { ADD, SUBTRACT, SET };
+
+// c[MR, P * 16] (+, - or =) a[MR, blocks * inner] b[blocks * inner, P * 16]; panels of b and c are
+// `b_panel` and `c_panel` apart.
+template <Mode MODE, int P>
 static inline __attribute__((always_inline)) void tile(const float* a, long row, long outer,
                                                        int blocks, int inner, const float* b,
-                                                       float* c) {
-  vf acc[MR][NV];
-  for (int m = 0; m < MR; ++m)
-    for (int v = 0; v < NV; ++v) acc[m][v] = load(c + m * NR + v * VL);
+                                                       long b_panel, float* c, long c_panel) {
+  vf acc[MR][P * NV] = {};
+  if (MODE != SET)
+    for (int m = 0; m < MR; ++m)
+      for (int v = 0; v < P * NV; ++v)
+        acc[m][v] = load(c + v / NV * c_panel + m * NR + v % NV * VL);
   const float* rows[MR];
   for (int o = 0; o < blocks; ++o, a += outer) {
     for (int m = 0; m < MR; ++m) rows[m] = a + m * row;
     for (long i = 0; i < inner; ++i, b += NR) {
-      vf right[NV];
-      for (int v = 0; v < NV; ++v) {
-        right[v] = load(b + v * VL);
+      vf right[P * NV];
+      for (int v = 0; v < P * NV; ++v) {
+        right[v] = load(b + v / NV * b_panel + v % NV * VL);
         keep(right[v]);
       }
       for (int m = 0; m < MR; ++m) {
         vf left = splat(rows[m][i]);
-        for (int v = 0; v < NV; ++v)
-          acc[m][v] = MINUS ? acc[m][v] - left * right[v] : acc[m][v] + left * right[v];
+        for (int v = 0; v < P * NV; ++v)
+          acc[m][v] = MODE == SUBTRACT ? acc[m][v] - left * right[v] : acc[m][v] + left * right[v];
       }
     }
   }
   for (int m = 0; m < MR; ++m)
-    for (int v = 0; v < NV; ++v) store(c + m * NR + v * VL, acc[m][v]);
+    for (int v = 0; v < P * NV; ++v)
+      store(c + v / NV * c_panel + m * NR + v % NV * VL, acc[m][v]);
 }
 
 struct Left {  // the left factor [M, blocks * inner]
@@ -133,14 +143,21 @@ struct Left {  // the left factor [M, blocks * inner]
   int blocks, inner;
 };
 
-// C panels [panels][crows][16] +-= left * B panels [panels][brows][16]; rows is a multiple of 16.
-template <bool MINUS = false>
+// C panels [panels][crows][16] (+, - or =) left * B panels [panels][brows][16]; `rows` of C are
+// written, a multiple of 16.
+template <Mode MODE>
 static void product(const Left& left, int rows, int panels, const float* b, long brows, float* c,
                     long crows) {
-  for (int p = 0; p < panels; ++p, b += brows * NR, c += crows * NR)
+  const long b_panel = brows * NR, c_panel = crows * NR;
+  auto walk = [&](auto width, int p) {
+    constexpr int P = decltype(width)::value;
     for (int m = 0; m < rows; m += MR)
-      tile<MINUS>(left.at + m * left.row, left.row, left.outer, left.blocks, left.inner, b,
-                  c + m * NR);
+      tile<MODE, P>(left.at + m * left.row, left.row, left.outer, left.blocks, left.inner,
+                    b + p * b_panel, b_panel, c + p * c_panel + m * NR, c_panel);
+  };
+  int p = 0;
+  for (; p + TP <= panels; p += TP) walk(std::integral_constant<int, TP>{}, p);
+  for (; p < panels; ++p) walk(std::integral_constant<int, 1>{}, p);
 }
 
 // Flush-to-zero for a scope: products of decays may fall among the denormal numbers.
