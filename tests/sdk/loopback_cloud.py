@@ -73,6 +73,8 @@ class Faults:
     endless_redirects: bool = False
     unasked: bool = False  # sends a chunk that nobody asked for
     endless: bool = False  # goes on sending chunks of the state, never the leaf table
+    repeats: int = 0  # how often the first tensor is sealed again, each time as a new chunk
+    inflated: int = 0  # zero bytes behind every payload
     nonsense: bytes = b""  # sent in place of the greeting
     amount_micros: int = 7
     hold_chunks: asyncio.Event | None = None  # no chunk before this is set
@@ -227,7 +229,9 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
                 rows = np.ascontiguousarray(state[spec.key][a:b])
                 payload = coder.encode(rows, ElementType(spec.dtype)).payload
                 last = b == spec.shape[0]
-                served.chunks.append(producer.add(part, payload, codec, closing=last))
+                payload += bytes(self.faults.inflated)
+                for _ in range(1 + (self.faults.repeats if spec is specs[0] else 0)):
+                    served.chunks.append(producer.add(part, payload, codec, closing=last))
         fields = {
             "wire_version": 1, "offered_wire_versions": tuple(opened.wire_versions),
             "offered_codecs": tuple(opened.codecs), "codec": codec.wire_name,

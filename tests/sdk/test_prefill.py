@@ -221,6 +221,24 @@ async def test_a_worker_that_breaks_the_protocol_is_refused(cloud, connect, faul
             await prefill(client)
 
 
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [({"repeats": 90}, "larger than the model's"), ({"inflated": 4096}, "codes 128 bytes as")],
+    ids=lambda value: str(value)[:12],
+)
+async def test_more_than_the_models_state_is_refused_before_it_is_held(
+    cloud, connect, fault, words
+):
+    """The closing set is held unopened until the claim: it must not grow at the worker's will."""
+    for name, value in fault.items():
+        setattr(cloud.faults, name, value)
+    async with connect(cloud, connections=1) as client:
+        with pytest.raises(IntegrityFailureError, match=words):
+            await prefill(client)
+    assert cloud.sent.total() < 20
+    assert cloud.calls["Claim"] == 0
+
+
 async def test_two_prompts_at_once_stay_apart(cloud, connect):
     other = list(range(7, 40))
     async with connect(cloud) as client:
