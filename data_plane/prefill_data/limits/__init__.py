@@ -1,0 +1,1 @@
+"""Limits: rates, concurrency and quotas, enforced together by gateways that rarely ask."""
