@@ -106,9 +106,6 @@ def test_a_live_worker_becomes_a_profile_that_plans(tmp_path):
         longest = ("--checkpoint", checkpoints["anything"], "--lengths", "64,256")
         done = profile(*common, *longest, "--into", tmp_path / "mine.yaml", "--json")
         assert done.returncode == 0, done.stderr
-        refused = profile(*common, "--lengths", "64,128")
-        assert refused.returncode == 1
-        assert "does not serve code-lm" in refused.stderr
     document = json.loads(done.stdout)
     assert document == yaml.safe_load((tmp_path / "mine.yaml").read_text(encoding="utf-8"))
     raw, coded = (document["state"][name]["points"] for name in ("none", "planes-zstd"))

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from prefill_data.planner import costs
@@ -21,10 +22,15 @@ def startup():
     return load_case("startup")[1]
 
 
-@pytest.fixture(scope="module", params=shipped("cases"))
-def case(request):
-    file, scenario = load_case(request.param)
+@cache
+def answered(name):
+    file, scenario = load_case(name)
     return document(answer(scenario, Title(file.name, file.currency)))
+
+
+@pytest.fixture(params=shipped("cases"))
+def case(request):
+    return answered(request.param)
 
 
 def numbers(value):
@@ -185,7 +191,7 @@ def test_kv_throughput_is_bytes_over_compute(paper):
 
 
 def test_the_plan_for_a_target_meets_it_at_a_rate_that_the_throughput_plan_does_not(paper):
-    slo = document(answer(paper, Title("paper"), sensitivity=False))["slo"]
+    slo = answered("paper")["slo"]
     assert slo["best"]["rate_rps"] > 1.05 * slo["rate_rps"]
     (best,) = slo["best"]["clusters"]
     found = plan_for_target(paper, solve(paper), 6.0, slo["rate_rps"])
@@ -204,7 +210,7 @@ def test_the_plan_for_a_target_meets_it_at_a_rate_that_the_throughput_plan_does_
     ],
 )
 def test_the_worked_examples_are_what_the_readme_says(name, facts):
-    found = document(answer(load_case(name)[1], Title(name), sensitivity=False))
+    found = answered(name)
     for key, figure in facts.items():
         assert found[key] == pytest.approx(figure, abs=0.05 if figure > 2 else 0.005), key
     thresholds = {c["name"]: c["threshold_tokens"] for c in found["clusters"]}

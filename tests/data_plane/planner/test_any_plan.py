@@ -141,7 +141,7 @@ def refusal(file):
 
 
 @given(file=files())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_plan_is_answered_or_refused(file):
     said = refusal(file)
     assert not said or all(said)
