@@ -8,7 +8,7 @@ machine busy for as long. Of several wires in a row the one with the longest mea
 because bytes do not stop between them.
 
 Real transfers interleave. Against a wire that sends bytes in the order they are produced the mean
-is within 5% and the P90 within 9% up to 85% load (tests/data_plane/planner, nightly).
+is within 8% and the P90 within 12% up to 85% load (tests/data_plane/planner, nightly).
 """
 
 from dataclasses import dataclass

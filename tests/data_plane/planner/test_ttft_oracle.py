@@ -189,5 +189,5 @@ def test_a_wire_of_fluid_is_not_far_from_a_queue_of_states(fcfs, paper, gbps, lo
             done[mine] += fluid_seconds(start, prefill, wired_bytes, speed)
     seen = (done - drawn.arrivals)[len(done) // 20 :]
     found = ttft(scenario, plan, rate)
-    assert found.mean_seconds == pytest.approx(seen.mean(), rel=0.05)
-    assert found.p90_seconds == pytest.approx(np.quantile(seen, 0.9), rel=0.09)
+    assert found.mean_seconds == pytest.approx(seen.mean(), rel=0.08)
+    assert found.p90_seconds == pytest.approx(np.quantile(seen, 0.9), rel=0.12)
