@@ -2,6 +2,7 @@
 
 import json
 
+import grpc
 import pytest
 from hand_client import detail_of, refused
 from in_process_cloud import KEYS, bearer, write_keys
@@ -47,7 +48,7 @@ async def calls_of(cloud, metadata):
         try:
             await call
             codes.append("OK")
-        except Exception as error:
+        except grpc.aio.AioRpcError as error:
             codes.append(detail_of(error).code)
     return codes
 

@@ -68,10 +68,20 @@ def _why(error: BaseException) -> DataPlaneError:
 async def _begin(
     attempt: GatewayAttempt, call: Any, first: bytes, rest: Parts
 ) -> prefill_pb2.KeyEnvelope:
+    """Send the prompt, unless the worker ends the call before the last part has come."""
+    sending = asyncio.create_task(_send(attempt, call, first, rest))
+    ended = asyncio.create_task(call.code())
+    either: set[asyncio.Task[Any]] = {sending, ended}
     try:
-        await _send(attempt, call, first, rest)
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            sending.result()
     except asyncio.InvalidStateError:
         log.info("the worker ended the call", request_id=attempt.admitted.request_id)
+    finally:
+        for task in either:
+            task.cancel()
+        await asyncio.gather(*either, return_exceptions=True)
     return _envelope(await call.read())  # also tells why a call was ended between two parts
 
 

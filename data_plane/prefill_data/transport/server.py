@@ -116,6 +116,8 @@ class DataServer:
             log.info("data connection broke", reason=type(error).__name__)
         except (WireError, DataPlaneError) as error:
             log.info("data connection refused", code=error.code, message=error.message)
+        except asyncio.CancelledError:  # by `stop`; asyncio's streams trip over a cancelled task
+            log.info("data connection ended with its server")
         finally:
             self._plan.open_connections.dec()
             try:
@@ -127,11 +129,10 @@ class DataServer:
 async def _part(writer: asyncio.StreamWriter) -> None:
     """Close; what the peer does not take within a moment is dropped, and the socket with it."""
     writer.close()
+    closed = asyncio.ensure_future(writer.wait_closed())
+    closed.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
-        async with asyncio.timeout(LINGER_SECONDS):
-            await writer.wait_closed()
-    except (OSError, TimeoutError):
-        log.info("data connection dropped")
+        await asyncio.wait({closed}, timeout=LINGER_SECONDS)
     finally:
         writer.transport.abort()
 

@@ -1,0 +1,247 @@
+"""Claim: what was sealed, once, durably, to its owner; a full or failing disk bills nobody."""
+
+import asyncio
+import errno
+import os
+import threading
+from dataclasses import replace
+
+import pytest
+from hand_client import HandClient, refused
+from in_process_cloud import CONTROL, WORKER, counted
+from prefill_data.metering.record import BilledAttempt
+from prefill_wire.pb import prefill_pb2
+from prefill_wire.receipt import sign_receipt, verify_receipt
+from prefill_wire.signing import SigningKey
+from prefill_wire.status import StatusCode
+
+S = StatusCode
+SPOOL = "prefill_data.metering.spool.os"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"root": b"r" * 32}, {"root": b""}, {"chunk_count": 0}, {"chunk_count": 99}],
+    ids=str,
+)
+async def test_other_chunks_than_were_sealed_are_refused(cloud, customer, changes):
+    hand = customer()
+    chunks = await hand.through()
+    async with refused(S.ROOT_MISMATCH) as detail:
+        await hand.claim(chunks, **changes)
+    assert detail.request_id == hand.accept.request_id
+    assert cloud.receipts == []
+    await hand.claim(chunks)
+    async with refused(S.ROOT_MISMATCH):  # also of what was billed
+        await hand.claim(chunks, **changes)
+    assert len(cloud.receipts) == 1
+
+
+async def test_a_claim_before_the_end_waits_for_it(cloud, customer):
+    cloud.backend.hold()
+    hand = customer()
+    await hand.open()
+    await hand.prompt()
+    early = cloud.stub.Claim(early_request(hand), metadata=hand.metadata)
+    await cloud.backend.until(lambda b: len(b.steps) == 1)
+    assert not early.done()
+    cloud.backend.release()
+    async with refused(S.ROOT_MISMATCH):
+        await early
+    await hand.claim(await hand.download())
+
+
+def early_request(hand):
+    return prefill_pb2.ClaimRequest(
+        request_id=hand.accept.request_id, attempt=1, root=b"r" * 32, chunk_count=3
+    )
+
+
+@pytest.mark.parametrize("prompted", [False, True])
+async def test_a_claim_of_what_never_ends_is_refused_at_the_deadline(cloud, customer, prompted):
+    cloud.backend.hold()
+    hand = customer()
+    await hand.open()
+    if prompted:
+        await hand.prompt()
+    arrived, find = asyncio.Event(), cloud.parts.book.find
+    cloud.parts.book.find = lambda *given: (arrived.set(), find(*given))[1]
+    claiming = cloud.stub.Claim(early_request(hand), metadata=hand.metadata)
+    await arrived.wait()
+    cloud.clock.advance(31)
+    cloud.sweep()
+    async with refused(S.DEADLINE_EXCEEDED):
+        await claiming
+    assert cloud.receipts == []
+
+
+async def test_twice_and_at_once_is_one_receipt_and_the_same_bytes(cloud, customer):
+    hand = customer()
+    chunks = await hand.through()
+    answers = await asyncio.gather(*(hand.claim(chunks) for _ in range(10)))
+    answers.append(await hand.claim(chunks))
+    assert all(answer == answers[0] for answer in answers)
+    assert len(cloud.receipts) == 1
+    assert counted(cloud.parts.metrics.receipts) == 1
+    assert counted(cloud.parts.metrics.tokens) == 20
+
+
+@pytest.fixture
+def slow_disk(monkeypatch):
+    """fsync waits until a test lets it."""
+    began, go, whole = threading.Event(), threading.Event(), os.fsync
+
+    def fsync(file):
+        began.set()
+        go.wait(10)
+        whole(file)
+
+    monkeypatch.setattr(f"{SPOOL}.fsync", fsync)
+    yield began, go
+    go.set()
+
+
+async def test_a_claimer_that_leaves_during_the_write_and_comes_again_is_billed_once(
+    cloud, customer, slow_disk
+):
+    began, go = slow_disk
+    hand = customer()
+    chunks = await hand.through()
+    leaving = asyncio.create_task(hand.claim(chunks))
+    await asyncio.to_thread(began.wait, 10)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    await hand.cancel()  # what the SDK sends then; it cannot take back what goes to disk
+    again = asyncio.create_task(hand.claim(chunks))
+    assert (await hand.open()).accept.attempt == 1
+    go.set()
+    answer = await again
+    assert len(cloud.receipts) == 1
+    assert BilledAttempt.decode(cloud.receipts[0]).receipt == answer.receipt
+    await cloud.parts.opener.settle()
+    assert len(cloud.attempts) == 0
+
+
+async def test_nothing_is_released_before_it_is_durable(cloud, customer, slow_disk):
+    began, go = slow_disk
+    hand = customer()
+    claiming = asyncio.create_task(hand.claim(await hand.through()))
+    await asyncio.to_thread(began.wait, 10)
+    assert not claiming.done()
+    assert len(cloud.attempts) == 1  # nor are the chunks freed
+    go.set()
+    await claiming
+
+
+async def test_another_tenants_state_cannot_be_claimed(cloud, customer):
+    owner = customer()
+    chunks = await owner.through()
+    thief = HandClient(cloud, "bolt", one_time=owner.one_time, accept=owner.accept, keys=owner.keys)
+    for _ in range(2):
+        async with refused(S.ATTEMPT_NOT_FOUND):
+            await cloud.stub.Claim(owner.claim_request(chunks), metadata=thief.metadata)
+        if not cloud.receipts:
+            await owner.claim(chunks)  # neither before nor after its owner did
+    assert len(cloud.receipts) == 1
+
+
+def grown(receipt, **changes):
+    return replace(receipt, **{name: change(getattr(receipt, name)) for name, change in
+                               changes.items()})  # fmt: skip
+
+
+LIES = {
+    "more tokens": {"token_count": lambda n: n + 1},
+    "fewer tokens": {"token_count": lambda n: n - 1},
+    "more bytes": {"state_bytes_raw": lambda n: n + 1},
+    "another model": {"model": lambda _: "big"},
+    "another fingerprint": {"model_fingerprint": lambda _: b"x" * 32},
+    "another tenant": {"tenant": lambda _: "bolt"},
+    "another key": {"key_id": lambda _: "key_bolt"},
+    "another request": {"request_id": lambda _: "req_" + "0" * 26},
+    "another attempt": {"attempt": lambda n: n + 1},
+    "another epoch": {"fencing_epoch": lambda n: n - 1},
+    "another worker": {"worker_id": lambda _: "w2"},
+    "another datacenter": {"datacenter": lambda _: "us"},
+    "another root": {"root": lambda _: b"r" * 32},
+    "more cached than there are": {"cached_tokens": lambda _: 21},
+}
+
+
+async def replaced_receipt(cloud, hand, make):
+    """The worker's last word with another receipt in it."""
+    attempt = cloud.parts.book.find(hand.tenant, hand.accept.request_id, 1)
+    finished = await attempt.finished
+    finished.receipt = make(verify_receipt(WORKER.public_bytes, finished.receipt))
+    return finished
+
+
+@pytest.mark.parametrize("name", LIES)
+async def test_a_receipt_that_bills_otherwise_is_refused(cloud, customer, name):
+    hand = customer()
+    chunks = await hand.through()
+    honest = []
+
+    def lie(receipt):
+        honest.append(receipt)
+        return sign_receipt(WORKER, grown(receipt, **LIES[name]))
+
+    finished = await replaced_receipt(cloud, hand, lie)
+    async with refused(S.RECEIPT_REFUSED):
+        await hand.claim(chunks)
+    assert cloud.receipts == []
+    finished.receipt = sign_receipt(WORKER, honest[0])
+    await hand.claim(chunks)  # the twin
+
+
+@pytest.mark.parametrize("key", [CONTROL, SigningKey.from_seed(b"x" * 32)])
+async def test_a_receipt_signed_by_another_is_refused(cloud, customer, key):
+    hand = customer()
+    chunks = await hand.through()
+    await replaced_receipt(cloud, hand, lambda receipt: sign_receipt(key, receipt))
+    async with refused(S.INTEGRITY_FAILURE):
+        await hand.claim(chunks)
+    assert cloud.receipts == []
+
+
+async def test_a_full_spool_disk_is_typed_and_the_claim_works_again(cloud, customer, monkeypatch):
+    hand = customer()
+    chunks = await hand.through()
+    whole = os.pwrite
+
+    def full(file, data, at):
+        whole(file, data[:10], at)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"{SPOOL}.pwrite", full)
+    async with refused(S.STORAGE_EXHAUSTED) as detail:
+        await hand.claim(chunks)
+    assert "No space left" in detail.message
+    assert (cloud.folder / "spool" / "receipts.spool").stat().st_size == 0
+    assert not cloud.stop.is_set()
+    monkeypatch.undo()
+    await hand.claim(chunks)
+    assert len(cloud.receipts) == 1
+
+
+async def test_a_failed_fsync_ends_the_process_and_nothing_is_appended_after_it(
+    cloud, customer, monkeypatch, caplog
+):
+    one, two = customer(key="1"), customer(key="2")
+    chunks = [await one.through(), await two.through()]
+
+    def broken(file):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{SPOOL}.fsync", broken)
+        async with refused(S.STORAGE_EXHAUSTED) as detail:
+            await one.claim(chunks[0])
+    assert "Input/output" in detail.message
+    assert cloud.stop.is_set()
+    size = (cloud.folder / "spool" / "receipts.spool").stat().st_size
+    for hand, held in zip((one, two), chunks, strict=True):
+        async with refused(S.STORAGE_EXHAUSTED):
+            await hand.claim(held)
+    assert (cloud.folder / "spool" / "receipts.spool").stat().st_size == size
