@@ -33,6 +33,7 @@ from prefill_control.quotas.controller import LimitsController
 from prefill_control.quotas.gcra import Rate
 from prefill_control.settings import ControlSettings
 from prefill_control.tenants.controller import TenantController
+from prefill_control.usage.controller import IngestController, UsageController
 from prefill_control.web.body import BodyLimits
 from prefill_control.web.boundary import Boundary, Parts
 from prefill_control.web.ids import tell_request_id
@@ -44,6 +45,7 @@ from prefill_control.web.throttle import Throttle
 from prefill_control.work import Clock
 
 VERSION = "1.0.0"
+FLEET_BODY_BYTES = 1 << 20  # a batch of receipts with their certificates
 NOUNS: list[ControllerRouterHandler] = [
     TenantController,
     MemberController,
@@ -60,6 +62,8 @@ NOUNS: list[ControllerRouterHandler] = [
     PriceController,
     OverrideController,
     QuoteController,
+    UsageController,
+    IngestController,
 ]
 
 
@@ -75,6 +79,8 @@ def build_parts(settings: ControlSettings, now: Clock = utc_now) -> Parts:
         pepper=pepper,
         throttle=Throttle(rate, _monotonic_us),
         limits=BodyLimits(settings.max_body_bytes, settings.max_json_depth),
+        fleet_limits=BodyLimits(FLEET_BODY_BYTES, settings.max_json_depth),
+        fleet_token=settings.fleet_token,
         metrics=Metrics(database.connections_out),
         now=now,
         random=os.urandom,
@@ -102,9 +108,16 @@ def create_app(settings: ControlSettings, parts: Parts | None = None) -> Litesta
         exception_handlers={Exception: answer_problem},
         before_send=[tell_request_id],
         lifespan=[lifespan],
-        state=State({"parts": parts, "settings": settings, "failures": parts.metrics.failures}),
+        state=State(
+            {
+                "parts": parts,
+                "settings": settings,
+                "failures": parts.metrics.failures,
+                "control_public_key": settings.control_public_key,
+            }
+        ),
         openapi_config=describe(settings),
-        request_max_body_size=settings.max_body_bytes + 1,
+        request_max_body_size=None,  # the boundary reads bodies, and limits them
         logging_config=None,
     )
 

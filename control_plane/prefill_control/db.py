@@ -36,7 +36,9 @@ class OfOneTenant:
 
 @dataclass(frozen=True, slots=True)
 class OfOperator:
-    """Rows of every tenant: platform operators, and tasks that serve all tenants."""
+    """With an operator's rights: rows of every tenant, or of the one that is named."""
+
+    tenant_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,7 @@ class Database:
             pool_timeout=plan.wait_seconds,
             pool_pre_ping=True,
             pool_recycle=1800,
+            hide_parameters=True,  # an error's text must not tell what was written
             connect_args={"timeout": plan.connect_seconds, "server_settings": SERVER_SETTINGS},
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
@@ -136,8 +139,10 @@ async def _set_reach(session: AsyncSession, reach: Reach) -> None:
             await enter_tenant(session, tenant_id)
         case OfProof(digest):
             await _set_local(session, "prefill.proof", digest)
-        case OfOperator():
+        case OfOperator(tenant_id):
             await session.execute(text(f"SET LOCAL ROLE {OPERATOR_ROLE}"))
+            if tenant_id:
+                await enter_tenant(session, tenant_id)
         case OfNobody():
             pass
 

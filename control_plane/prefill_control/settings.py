@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefill_wire.signing import SigningKey
+
 from prefill_control.errors import SettingsError
 
 SECRET_BYTES = 32
@@ -31,6 +33,11 @@ class ControlSettings:
     key_cache_seconds: float = 2.0
     pool_size: int = 10
 
+    @property
+    def control_public_key(self) -> bytes:
+        """What workers' certificates are held to; empty without a control key."""
+        return SigningKey.from_seed(self.control_seed).public_bytes if self.control_seed else b""
+
     @classmethod
     def read(cls, values: Mapping[str, str]) -> ControlSettings:
         """Raises `SettingsError` for the first variable that is missing or wrong."""
@@ -42,7 +49,7 @@ class ControlSettings:
             pepper=_secret(values, "PREFILL_PEPPER_FILE", SECRET_BYTES),
             redis_url=_optional(values, "PREFILL_REDIS_URL_FILE").decode(),
             control_seed=_optional(values, "PREFILL_CONTROL_KEY_FILE"),
-            fleet_token=_optional(values, "PREFILL_FLEET_TOKEN_FILE"),
+            fleet_token=_optional(values, "PREFILL_FLEET_TOKEN_FILE").strip(),
             public_url=values.get("PREFILL_PUBLIC_URL") or f"http://{host}:{port}",
             max_body_bytes=_number(values, "PREFILL_MAX_BODY_BYTES", 65_536),
             max_json_depth=_number(values, "PREFILL_MAX_JSON_DEPTH", 16),

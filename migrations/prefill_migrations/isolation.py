@@ -1,13 +1,14 @@
 """Row-level security of one table, as SQL that a migration runs.
 
 A tenant's rows are those of `prefill.tenant`; a row with a proof (a key, a session) is also seen by
-whoever shows that very proof. Without either there are no rows. Forced, so the owner obeys too.
+whoever shows that very proof. Without either there are no rows. Operators see every tenant's rows,
+or only those of the tenant that they name. Forced, so the owner obeys too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from prefill_migrations.roles import APP, OPERATOR
 
@@ -25,7 +26,6 @@ class TenantTable:
     proof: str = ""
     app: str = ALL_VERBS
     operator: str = ALL_VERBS
-    extra_reads: str = field(default="")
 
     def protect(self) -> Iterator[str]:
         """Statements that close the table, then open what is meant to be open."""
@@ -38,13 +38,10 @@ class TenantTable:
         if self.proof:
             shown = f"{self.proof} = {PROOF}"
             yield f"CREATE POLICY proof ON {self.name} FOR SELECT TO {APP} USING ({shown})"
-        if self.extra_reads:
-            yield (
-                f"CREATE POLICY reads ON {self.name} FOR SELECT TO {APP} USING ({self.extra_reads})"
-            )
+        any_or_named = f"{TENANT} IS NULL OR {own}"
         yield (
             f"CREATE POLICY operator ON {self.name} FOR ALL TO {OPERATOR} "
-            "USING (true) WITH CHECK (true)"
+            f"USING ({any_or_named}) WITH CHECK ({any_or_named})"
         )
         yield f"GRANT {self.app} ON {self.name} TO {APP}"
         yield f"GRANT {self.operator} ON {self.name} TO {OPERATOR}"

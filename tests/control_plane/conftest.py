@@ -9,6 +9,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from prefill_control.db import Database
+from prefill_control.logs import configure_logging
 from prefill_migrations.roles import APP, OWNER, RolePasswords, ensure_database, ensure_roles
 from prefill_migrations.run import upgrade
 from prefill_stack.services.postgres import Postgres, PostgresPlan
@@ -75,6 +76,12 @@ class Cluster:
     def _run(coroutine):
         with asyncio.Runner() as runner:
             return runner.run(coroutine)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logs():
+    """As in production: the console's tracebacks with locals cost seconds each."""
+    configure_logging()
 
 
 @pytest.fixture(scope="session")

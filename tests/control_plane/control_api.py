@@ -15,10 +15,13 @@ from prefill_control.keys.service import create as create_key
 from prefill_control.settings import ControlSettings
 from prefill_control.tenants.service import create as create_tenant
 from prefill_control.work import Work
+from prefill_wire.signing import SigningKey
 
 START = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 ADDRESS = "127.0.0.1"
 NUMBERS = itertools.count()
+CONTROL = SigningKey.from_seed(bytes(range(1, 33)))
+FLEET_TOKEN = b"the-token-of-this-fleet-32-bytes"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class ControlApi:
             port=0,
             database_url=app_url,
             pepper=bytes(range(32)),
+            control_seed=CONTROL.seed(),
+            fleet_token=FLEET_TOKEN,
             requests_per_second=1_000_000,
             requests_burst=1_000_000,
             key_cache_seconds=0.0,

@@ -151,6 +151,14 @@ async def test_the_detector_fires_on_own_rows_and_for_operators(database, tables
         assert both >= 2, table
 
 
+async def test_an_operator_who_names_a_tenant_reaches_no_other(database, tables):
+    for table in tables:
+        named = await touched(database, OfOperator(OURS), f"SELECT 1 FROM {table}")
+        assert named == 1, table
+        for verb, statement in verbs(table, THEIRS).items():
+            assert await touched(database, OfOperator(OURS), statement) <= 0, (table, verb)
+
+
 async def test_a_context_ends_with_its_transaction(database, tables):
     for _ in range(20):  # the same pooled connection over and over
         assert await touched(database, OfOneTenant(OURS), "SELECT 1 FROM members") == 1

@@ -6,6 +6,7 @@ refusal undoes whatever was written before it.
 
 from __future__ import annotations
 
+import hmac
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,13 +27,17 @@ from prefill_control.web.body import BodyLimits, check_json, read_body, replay
 from prefill_control.web.ids import request_id_of
 from prefill_control.web.metrics import Metrics
 from prefill_control.web.remembered import Answer, Asked, asked_under, recall, remember
+from prefill_control.web.shapes import check_shape
 from prefill_control.web.throttle import Throttle
 from prefill_control.work import KEEP, Actor, Clock, Random, Work
 
 NEEDS = "needs"  # the opt of a handler: a Permission, or PUBLIC
 PUBLIC = "public"
+FLEET_HEADER = "prefill-fleet-token"
+FLEET = "fleet"  # our own gateways, by the fleet's token
 WORK = "prefill_work"
 STRANGER = Actor("stranger", "", "", frozenset())
+GATEWAY = Actor("fleet", "gateway", PLATFORM_TENANT, frozenset({Permission.PLATFORM}))
 KEPT_HEADERS = frozenset({b"content-type", b"etag", b"location"})
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
@@ -46,6 +51,8 @@ class Parts:
     pepper: Pepper
     throttle: Throttle
     limits: BodyLimits
+    fleet_limits: BodyLimits
+    fleet_token: bytes
     metrics: Metrics
     now: Clock
     random: Random
@@ -93,9 +100,11 @@ class Boundary(ASGIMiddleware):
         address = client[0] if client else ""
         actor = await self._actor(needed, headers, address)
         told = parts.throttle.take(actor.id or f"address {address}")
-        if needed != PUBLIC:
+        if needed not in (PUBLIC, FLEET):
             actor.need(Permission(needed))
-        body = await self._body(method, receive, headers)
+        limits = parts.fleet_limits if needed == FLEET else parts.limits
+        body = await _body(method, receive, headers, limits)
+        check_shape(scope["route_handler"], body)
         reach, tenant_id = reach_of(actor, headers.get("prefill-tenant", ""))
         asked = None
         if method == "POST" and tenant_id and "idempotency-key" in headers:
@@ -130,22 +139,19 @@ class Boundary(ASGIMiddleware):
         if needed == PUBLIC:
             return STRANGER
         try:
+            if needed == FLEET:
+                return self._gateway(headers.get(FLEET_HEADER, ""))
             return await self._parts.authenticator.actor(shown, self._parts.now(), address)
         except ControlError as refusal:
             if refusal.http_status == 401:  # guessing is throttled by address
                 self._parts.throttle.take(f"refused {address}")
             raise
 
-    async def _body(self, method: str, receive: Receive, headers: Headers) -> bytes:
-        if method not in WITH_BODY:
-            return b""
-        limits = self._parts.limits
-        body = await read_body(receive, headers.get("content-length", ""), limits)
-        kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if body and kind != "application/json":
-            raise ControlError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, f"the body is {kind[:60]!r}")
-        check_json(body, limits)
-        return body
+    def _gateway(self, shown: str) -> Actor:
+        token = self._parts.fleet_token
+        if not token or not hmac.compare_digest(shown.encode(), token.hex().encode()):
+            raise ControlError(ProblemCode.NOT_AUTHENTICATED, "this is not the fleet's token")
+        return GATEWAY
 
     def _asked(self, scope: Scope, key: str, tenant_id: str, body: bytes) -> Asked:
         query = scope["query_string"].decode("latin-1")
@@ -164,18 +170,31 @@ class Boundary(ASGIMiddleware):
             await remember(session, asked, collected.answer(), self._parts.now())
 
 
+async def _body(method: str, receive: Receive, headers: Headers, limits: BodyLimits) -> bytes:
+    if method not in WITH_BODY:
+        return b""
+    body = await read_body(receive, headers.get("content-length", ""), limits)
+    kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if body and kind != "application/json":
+        raise ControlError(ProblemCode.UNSUPPORTED_MEDIA_TYPE, f"the body is {kind[:60]!r}")
+    check_json(body, limits)
+    return body
+
+
 def reach_of(actor: Actor, named_tenant: str) -> tuple[Reach, str]:
     """Whose rows a request reaches, and whose its new rows are. Only operators name a tenant."""
     if not actor.tenant_id:
         return OfNobody(), ""
+    if "\x00" in named_tenant:
+        raise ControlError(ProblemCode.NOT_FOUND, "no such tenant")
     if named_tenant and named_tenant != actor.tenant_id:
         if not actor.is_operator:
             raise ControlError(
                 ProblemCode.PERMISSION_DENIED, "only operators name a tenant in Prefill-Tenant"
             )
-        return OfOneTenant(named_tenant), named_tenant
-    if actor.is_operator and not named_tenant:
-        return OfOperator(), PLATFORM_TENANT
+        return OfOperator(named_tenant), named_tenant
+    if actor.is_operator:
+        return OfOperator(named_tenant), PLATFORM_TENANT
     return OfOneTenant(actor.tenant_id), actor.tenant_id
 
 

@@ -8,6 +8,7 @@ import msgspec
 import structlog
 from asyncpg.exceptions import (
     CharacterNotInRepertoireError,
+    DeadlockDetectedError,
     LockNotAvailableError,
     QueryCanceledError,
     TooManyConnectionsError,
@@ -25,7 +26,12 @@ from prefill_control.web.ids import request_id_of
 log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
-BUSY = (LockNotAvailableError, QueryCanceledError, TooManyConnectionsError)
+BUSY = (
+    DeadlockDetectedError,
+    LockNotAvailableError,
+    QueryCanceledError,
+    TooManyConnectionsError,
+)
 BAD_TEXT = (CharacterNotInRepertoireError, UntranslatableCharacterError)
 BY_STATUS = {
     400: ProblemCode.MALFORMED_REQUEST,
