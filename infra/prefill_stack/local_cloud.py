@@ -42,8 +42,13 @@ class CloudPlan:
     workers: int = 1
     tls: bool = False
     tls_hosts: tuple[str, ...] = ()
+    log_directory: Path | None = None
     worker_settings: Mapping[str, str] = field(default_factory=dict)
     gateway_settings: Mapping[str, str] = field(default_factory=dict)
+
+    def log(self, name: str) -> Path:
+        """Where a process of this cloud logs."""
+        return (self.log_directory or self.directory) / f"{name}.log"
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Credentials:
 def launch_workers(supervisor: Supervisor, plan: CloudPlan, control: SigningKey) -> list[Child]:
     """Start the plan's workers without waiting (they import torch: seconds)."""
     return [
-        supervisor.launch(_worker_plan(plan, f"worker-{number}", control))
+        supervisor.launch(worker_plan(plan, f"worker-{number}", control))
         for number in range(plan.workers)
     ]
 
@@ -163,7 +168,8 @@ def _tls_settings(plan: CloudPlan, name: str) -> dict[str, str]:
     }
 
 
-def _worker_plan(plan: CloudPlan, name: str, control: SigningKey) -> ProcessPlan:
+def worker_plan(plan: CloudPlan, name: str, control: SigningKey) -> ProcessPlan:
+    """A worker with a key of its own that the control key certifies."""
     home = private_directory(plan.directory / name)
     key = SigningKey.generate()
     now_ms = int(time.time() * 1000)
@@ -191,7 +197,7 @@ def _worker_plan(plan: CloudPlan, name: str, control: SigningKey) -> ProcessPlan
         **_tls_settings(plan, name),
         **plan.worker_settings,
     }
-    return ProcessPlan(name, "prefill_data.worker", settings, plan.directory / f"{name}.log")
+    return ProcessPlan(name, "prefill_data.worker", settings, plan.log(name))
 
 
 def gateway_plan(
@@ -212,7 +218,12 @@ def gateway_plan(
         **_tls_settings(plan, "gateway"),
         **plan.gateway_settings,
     }
-    return ProcessPlan("gateway", "prefill_data.gateway", settings, plan.directory / "gateway.log")
+    return ProcessPlan(
+        "gateway",
+        "prefill_data.gateway",
+        settings,
+        plan.log(f"{plan.datacenter}-gateway" if plan.log_directory else "gateway"),
+    )
 
 
 def save_credentials(cloud: LocalCloud) -> Path:

@@ -6,6 +6,7 @@ import signal
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -24,16 +25,14 @@ from prefill_stack.local_cloud import (
     gateway_plan,
     start_cloud,
 )
-from prefill_stack.supervisor import Supervisor
+from prefill_stack.supervisor import Supervisor, stop_child
 from prefill_wire.identity import ModelIdentity
 from prefill_wire.tensors import StateSchema
 
 PROMPT = np.random.default_rng(5).integers(0, 190, 130, dtype=np.uint32)
-DEADLINE_SECONDS = 60.0
 
 
-@dataclass(frozen=True)
-class Model:
+class Model(NamedTuple):
     """Whom to ask for, without loading any weight."""
 
     identity: ModelIdentity
@@ -67,21 +66,18 @@ class Scene:
         )
 
     async def prefill(self, tokens=PROMPT, tenant="amber", **options):
-        options.setdefault("deadline_seconds", DEADLINE_SECONDS)
+        asked = {"deadline_seconds": 60.0, **options}
         async with self.client(tenant) as client:
-            return await client.prefill(tokens, self.model.identity, self.model.schema, **options)
+            return await client.prefill(tokens, self.model.identity, self.model.schema, **asked)
 
     def receipts(self):
         """What is durable, read as another process would."""
-        folder = Path(self.cloud.gateway.plan.environment["PREFILL_SPOOL_DIR"])
-        return [BilledAttempt.decode(body) for body in read_receipts(folder)]
+        folder = self.cloud.gateway.plan.environment["PREFILL_SPOOL_DIR"]
+        return [BilledAttempt.decode(body) for body in read_receipts(Path(folder))]
 
     def wait_stopped(self):
         """Until the gateway has paused itself at its failpoint."""
         os.waitid(os.P_PID, self.cloud.gateway.process.pid, os.WSTOPPED | os.WNOWAIT)
-
-    def resume(self):
-        self.cloud.gateway.process.send_signal(signal.SIGCONT)
 
     def wait_dead(self):
         assert self.cloud.gateway.process.wait(timeout=60) == -signal.SIGKILL
@@ -128,9 +124,8 @@ def scene(workers, mqar, tmp_path):
             listen=f"127.0.0.1:{free_port()}",
             gateway_settings={"PREFILL_FAILPOINTS": failpoints},
         )
-        keys = tuple(new_api_key(tenant) for tenant in plan.tenants)
+        keys, public = tuple(map(new_api_key, plan.tenants)), starting.control.public_bytes
         addresses = [child.address("grpc") for child in starting.workers]
-        public = starting.control.public_bytes
         child = supervisor.start(gateway_plan(plan, keys, addresses, public))
         cloud = LocalCloud(plan, child, tuple(starting.workers), keys, public)
         found = Scene(supervisor, cloud, mqar)
@@ -139,8 +134,7 @@ def scene(workers, mqar, tmp_path):
 
     yield start
     for each in started:
-        each.cloud.gateway.process.kill()
-        each.cloud.gateway.process.wait()
+        stop_child(each.cloud.gateway)
 
 
 @pytest.fixture

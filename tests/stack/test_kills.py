@@ -103,7 +103,7 @@ async def test_a_killed_customer_is_billed_once_at_most_and_may_claim_again(
     await asyncio.to_thread(here.wait_stopped)
     customer.kill()
     customer.wait()
-    here.resume()
+    here.cloud.gateway.process.send_signal(signal.SIGCONT)
     await here.prefill()  # another request of the same tenant goes on
     others = [r for r in here.receipts() if verify(here, r).token_count == 70]
     assert least <= len(others) <= 1

@@ -33,7 +33,7 @@ async def test_after_its_last_word_the_claim_is_answered_without_it(whole_cloud)
     await asyncio.to_thread(here.wait_stopped)
     here.cloud.workers[0].process.kill()
     here.cloud.workers[0].process.wait()
-    here.resume()
+    here.cloud.gateway.process.send_signal(signal.SIGCONT)
     state = await asking
     (receipt,) = here.receipts()
     assert receipt.request_id == state.request_id

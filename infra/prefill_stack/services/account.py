@@ -5,9 +5,9 @@ A plain user runs services as itself, inside the folder it names. Root drops to 
 of the binaries then lie under `/var/lib/prefill-cloud`.
 """
 
-import hashlib
 import os
 import pwd
+import secrets
 import shutil
 import stat
 import tempfile
@@ -51,14 +51,21 @@ def service_account() -> Account:
 
 
 def private_home(directory: Path, account: Account, name: str) -> Path:
-    """The 0700 folder of a service that belongs to `directory`; the same one every time."""
+    """The 0700 folder of a service that belongs to `directory`; the same one every time.
+
+    What root keeps elsewhere goes by a name that lies in `directory`: who removes that folder, with
+    the passwords in it, begins anew instead of meeting data that nobody can open.
+    """
     if account.is_self:
         home = directory / name
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         home.chmod(0o700)
         return home
-    digest = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16]
-    home = _root_state() / f"{name}-{digest}"
+    label = directory / f"{name}.id"
+    if not label.exists():
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        label.write_text(secrets.token_hex(8), encoding="ascii")
+    home = _root_state() / f"{name}-{label.read_text(encoding='ascii')}"
     home.mkdir(mode=0o700, exist_ok=True)
     os.chown(home, account.uid, account.gid)
     home.chmod(0o700)

@@ -1,0 +1,212 @@
+"""Starts the whole platform in order: services, tables, control plane, workers, gateways."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefill_engine.identity import identify
+from prefill_kernels import pack
+from prefill_wire.limits import MAX_PROMPT_TOKENS
+
+from prefill_stack.devca import ApiKey, private_directory
+from prefill_stack.local_cloud import CloudPlan, gateway_plan, worker_plan
+from prefill_stack.platform.database import operator_credential, prepare_database
+from prefill_stack.platform.keeper import Keeper
+from prefill_stack.platform.parts import ProcessPart, ServicePart
+from prefill_stack.platform.plan import Place, PlatformPlan
+from prefill_stack.platform.secrets import PlatformSecrets
+from prefill_stack.platform.seed import SeededModel, Seeder
+from prefill_stack.services.postgres import Postgres, PostgresPlan
+from prefill_stack.services.process import free_port
+from prefill_stack.services.redis import Redis, RedisPlan
+from prefill_stack.supervisor import ProcessPlan, Supervisor
+
+OPERATOR_FILE = "operator.credential"
+
+
+@dataclass
+class Platform:
+    """A running platform: where it answers and with what one gets in.
+
+    `operator` is the first operator's credential, and `fresh` says that it was made just now.
+    """
+
+    plan: PlatformPlan
+    secrets: PlatformSecrets
+    api_url: str = ""
+    operator: str = ""
+    fresh: bool = False
+    endpoints: dict[str, str] = field(default_factory=dict)
+    tenant_keys: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def control_public_key(self) -> bytes:
+        """What SDKs pin."""
+        return self.secrets.control_key.public_bytes
+
+
+class PlatformStart:
+    """One start; every step adds parts to the keeper."""
+
+    def __init__(self, plan: PlatformPlan, keeper: Keeper, supervisor: Supervisor) -> None:
+        self._plan, self._keeper, self._supervisor = plan, keeper, supervisor
+        private_directory(plan.directory)
+        self._secrets = PlatformSecrets(plan.secrets)
+        self._found = Platform(plan, self._secrets)
+        self._redis_urls: dict[str, str] = {}
+        self._workers: dict[str, list[ProcessPart]] = {}
+
+    def run(self) -> Platform:
+        """Everything, in order. Workers import torch meanwhile: seconds that overlap."""
+        self._place_ports()
+        self._services()
+        self._launch_workers()
+        self._control()
+        self._seed()
+        for place in self._plan.places:
+            self._datacenter(place)
+        return self._found
+
+    def _place_ports(self) -> None:
+        for place in self._plan.places:
+            self._found.endpoints[place.name] = f"127.0.0.1:{free_port()}"
+
+    def _services(self) -> None:
+        plan, keeper = self._plan, self._keeper
+        admin_url = plan.database_url
+        if not admin_url:
+            postgres = Postgres(PostgresPlan(plan.directory / "postgres", port=free_port()))
+            keeper.start(ServicePart("postgres", postgres))
+            admin_url = postgres.url()
+        if plan.redis_url:
+            self._redis_urls = dict.fromkeys(("control", "gateway", "worker"), plan.redis_url)
+        else:
+            redis = Redis(RedisPlan(plan.directory / "redis", port=free_port()))
+            keeper.start(ServicePart("redis", redis))
+            self._redis_urls = {role: redis.url(role) for role in ("control", "gateway", "worker")}
+        self._urls = prepare_database(admin_url, self._secrets)
+
+    def _launch_workers(self) -> None:
+        for place in self._plan.places:
+            names = [f"{place.name}-worker-{n}" for n in range(self._plan.workers)]
+            self._workers[place.name] = [self._worker(place, name) for name in names]
+            for part in self._workers[place.name]:
+                part.launch()
+
+    def _worker(self, place: Place, name: str) -> ProcessPart:
+        settings = {
+            **self._plan.worker_settings,
+            "PREFILL_LISTEN": f"127.0.0.1:{free_port()}",  # gateways know it: it stays
+        }
+        cloud = self._cloud(place, worker_settings=settings)
+        control = self._secrets.control_key
+        return ProcessPart(name, self._supervisor, lambda: worker_plan(cloud, name, control))
+
+    def _control(self) -> None:
+        host, _, port = self._plan.api_listen.rpartition(":")
+        listen = f"{host}:{free_port() if port == '0' else port}"
+        secrets = self._secrets
+        settings = {
+            "PREFILL_LISTEN": listen,
+            "PREFILL_DATABASE_URL_FILE": str(secrets.file("database.url", self._urls.app)),
+            "PREFILL_REDIS_URL_FILE": str(self._redis_file("control")),
+            "PREFILL_PEPPER_FILE": str(secrets.pepper),
+            "PREFILL_CONTROL_KEY_FILE": str(secrets.control_seed),
+            "PREFILL_FLEET_TOKEN_FILE": str(secrets.fleet_token),
+        }
+        log = self._plan.logs / "control.log"
+        process = ProcessPlan("control", "prefill_control", settings, log)
+        self._found.operator, self._found.fresh = self._operator()
+        self._keeper.start(ProcessPart("control", self._supervisor, lambda: process))
+        self._found.api_url = f"http://{listen}"
+
+    def _operator(self) -> tuple[str, bool]:
+        """The operator's credential, and whether it was made now: then it is shown, once."""
+        made = operator_credential(self._urls.app, self._secrets)
+        if made is not None:
+            self._secrets.file(OPERATOR_FILE, made)
+            return made, True
+        path = self._plan.secrets / OPERATOR_FILE
+        return (path.read_text(encoding="ascii") if path.exists() else ""), False
+
+    def _seed(self) -> None:
+        """Catalogue and tenants; without the operator's credential they are somebody else's."""
+        if not self._found.operator:
+            return
+        seeder = Seeder(self._found.api_url, self._found.operator)
+        try:
+            for name, folder in self._plan.checkpoints.items():
+                seeder.model(_seeded_model(name, folder, self._plan.profile))
+            for place in self._plan.places:
+                models = list(self._plan.checkpoints)
+                seeder.datacenter(place, self._found.endpoints[place.name], models)
+            for tenant in self._plan.tenants:
+                self._found.tenant_keys[tenant] = self._tenant_key(seeder, tenant)
+        finally:
+            seeder.close()
+
+    def _tenant_key(self, seeder: Seeder, tenant: str) -> str:
+        """Kept beside the other secrets, so that a second start finds it."""
+        path = self._plan.secrets / f"tenant.{tenant}.key"
+        if not path.exists():
+            self._secrets.file(path.name, seeder.tenant_key(tenant))
+        return path.read_text(encoding="ascii")
+
+    def _datacenter(self, place: Place) -> None:
+        workers = self._workers[place.name]
+        for part in workers:
+            self._keeper.start(part)
+        cloud = self._cloud(place, gateway_settings=self._gateway_settings(place))
+        addresses = [part.address("grpc") for part in workers]
+        public = self._found.control_public_key
+        keys = tuple(
+            ApiKey(f"key_{tenant}", tenant, secret)
+            for tenant, secret in self._found.tenant_keys.items()
+        )
+        name = f"{place.name}-gateway"
+        plan = gateway_plan(cloud, keys, addresses, public)
+        self._keeper.start(ProcessPart(name, self._supervisor, lambda: plan))
+
+    def _gateway_settings(self, place: Place) -> dict[str, str]:
+        others = [each for each in self._plan.places if each is not place]
+        endpoints = self._found.endpoints
+        peers = [f"{each.name}={endpoints[each.name]}@{each.rtt_ms}" for each in others]
+        return {
+            "PREFILL_GATEWAY_ID": f"{place.name}-gateway",
+            "PREFILL_PEERS": ",".join(peers),
+            "PREFILL_REDIS_URL_FILE": str(self._redis_file("gateway")),
+            "PREFILL_CONTROL_URL": self._found.api_url,
+            **self._plan.gateway_settings,
+        }
+
+    def _redis_file(self, role: str) -> Path:
+        return self._secrets.file(f"redis.{role}.url", self._redis_urls[role])
+
+    def _cloud(self, place: Place, **settings: dict[str, str]) -> CloudPlan:
+        """A place as the cloud it is: its own folder, our fleet's token, the common log folder."""
+        token = {"PREFILL_FLEET_TOKEN_FILE": str(self._secrets.fleet_token)}
+        return CloudPlan(
+            directory=private_directory(self._plan.directory / place.name),
+            checkpoints=self._plan.checkpoints,
+            datacenter=place.name,
+            listen=self._found.endpoints[place.name],
+            profile=self._plan.profile,
+            workers=self._plan.workers,
+            log_directory=self._plan.logs,
+            worker_settings={**settings.get("worker_settings", {}), **token},
+            gateway_settings={**settings.get("gateway_settings", {}), **token},
+        )
+
+
+def _seeded_model(name: str, folder: Path, profile: str) -> SeededModel:
+    found = identify(folder)
+    limit = int(found.config.get("model_max_length") or MAX_PROMPT_TOKENS)
+    return SeededModel(
+        name=name,
+        fingerprint=found.fingerprint.hex(),
+        tokenizer_fingerprint=found.tokenizer_fingerprint.hex(),
+        numerics_profile=profile,
+        context_tokens=limit,
+        codecs=list(pack.names()),
+    )
