@@ -33,7 +33,7 @@ class CountingEngine:
         self.step_tokens, self.seconds_a_step, self._clock = 4, 0.0, clock
         self.calls, self.sequences, self.script = [], {}, None
         self.loaded = None
-        self.before_step = lambda: None
+        self.before_step = self.before_open = lambda: None
 
     def prefix(self, tokens, capacity_tokens):
         return min(self.held_tokens, len(tokens) - 1)
@@ -46,6 +46,7 @@ class CountingEngine:
         return self._add("open", tokens, self.prefix(tokens, capacity_tokens))
 
     def _add(self, call, tokens, position):
+        self.before_open()
         self.calls.append(call)
         handle = Handle(len(self.calls))
         self.sequences[handle] = [len(tokens), position]

@@ -1,6 +1,7 @@
 """Sessions: where a prompt is prefilled and why, what falls back, and what is an error."""
 
 import asyncio
+import threading
 
 import pytest
 from counting_engine import CountingEngine, Letters
@@ -300,6 +301,31 @@ async def test_a_cancelled_local_prefill_frees_its_sequence(cloud, connect):
             await task
         assert engine.sequences == {}
     assert engine.calls.count("prefill") < 1_249
+
+
+@pytest.mark.parametrize("route", [Route.CLOUD, Route.LOCAL])
+async def test_a_sequence_that_opens_while_its_caller_leaves_is_freed(cloud, connect, route):
+    engine, opening, go_on = CountingEngine(), asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def wait():
+        loop.call_soon_threadsafe(opening.set)
+        go_on.wait()
+
+    engine.before_open = wait
+    if route is Route.LOCAL:
+        cloud.faults.refuse["Open"] = StatusCode.WORKER_LOST
+    async with connect(cloud) as client:
+        session = client.session(engine)
+        task = asyncio.create_task(session.generate(PROMPT, max_new_tokens=4))
+        await opening.wait()
+        task.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await session._thread.call(lambda: None)  # after all that the thread still had to do
+        assert engine.calls == ["load" if route is Route.CLOUD else "open", "close"]
+        assert engine.sequences == {}
 
 
 async def test_generations_of_one_session_run_at_the_same_time(cloud, connect):
