@@ -11,7 +11,6 @@ from litestar import Litestar
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ControllerRouterHandler
 
@@ -36,6 +35,7 @@ from prefill_control.tenants.controller import TenantController
 from prefill_control.usage.controller import IngestController, UsageController
 from prefill_control.web.body import BodyLimits
 from prefill_control.web.boundary import Boundary, Parts
+from prefill_control.web.documents import CompleteJson
 from prefill_control.web.ids import tell_request_id
 from prefill_control.web.metrics import Metrics
 from prefill_control.web.open_pages import docs_page, live, metrics_text, ready
@@ -130,9 +130,10 @@ def describe(settings: ControlSettings) -> OpenAPIConfig:
         version=VERSION,
         description="Who may prefill, where, how much, at what price.",
         path="/openapi",
-        render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+        render_plugins=[CompleteJson(path="/openapi.json")],
         components=Components(security_schemes={"bearer": bearer}),
         security=[{"bearer": []}],
+        use_handler_docstrings=True,
     )
 
 

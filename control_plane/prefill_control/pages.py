@@ -47,11 +47,6 @@ class Order:
     descending: bool = True
 
 
-class _Position(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    first: dt.datetime | str
-    second: str
-
-
 async def page_of(
     session: AsyncSession, statement: Select[T], order: Order, asked: PageRequest
 ) -> PageOf[T]:
@@ -67,20 +62,26 @@ async def page_of(
 
 
 def _cursor(order: Order, row: object) -> str:
-    position = _Position(getattr(row, order.first.key), getattr(row, order.second.key))
+    first = getattr(row, order.first.key)
+    text = first.isoformat() if isinstance(first, dt.datetime) else str(first)
+    position = [text, str(getattr(row, order.second.key))]
     return base64.urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode()
 
 
 def _after(order: Order, cursor: str) -> ColumnElement[bool]:
+    here = tuple_(order.first, order.second)
+    there = _position(order, cursor)
+    return here < there if order.descending else here > there
+
+
+def _position(order: Order, cursor: str) -> tuple[dt.datetime | str, str]:
     try:
         data = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        position = msgspec.json.decode(data, type=_Position)
-    except (binascii.Error, ValueError, msgspec.DecodeError):
+        first, second = msgspec.json.decode(data, type=tuple[str, str])
+        if "\x00" in first + second:
+            raise ValueError
+        if order.first.type.python_type is not dt.datetime:
+            return first, second
+        return dt.datetime.fromisoformat(first).astimezone(dt.UTC), second
+    except (binascii.Error, ValueError, OverflowError, msgspec.DecodeError):
         raise invalid("cursor", "no cursor of this list") from None
-    is_time = order.first.type.python_type is dt.datetime
-    aware = isinstance(position.first, dt.datetime) and position.first.tzinfo is not None
-    if aware is not is_time or "\x00" in f"{position.first}{position.second}":
-        raise invalid("cursor", "no cursor of this list")
-    here = tuple_(order.first, order.second)
-    there = (position.first, position.second)
-    return here < there if order.descending else here > there

@@ -9,6 +9,7 @@ from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
 
 from prefill_control.web.boundary import Parts
+from prefill_control.web.documents import Document, document_of
 
 Any_ = Request[object, object, State]
 STYLE = """
@@ -47,7 +48,7 @@ async def metrics_text(request: Any_) -> bytes:
 @get("/docs", include_in_schema=False, media_type=MediaType.HTML)
 async def docs_page(request: Any_) -> Response[str]:
     """Every operation, made of the OpenAPI document; no script, nothing from elsewhere."""
-    document = request.app.openapi_schema.to_schema()
+    document = document_of(request.app)
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return Response(render(document), headers={"Content-Security-Policy": policy})
 
@@ -60,19 +61,17 @@ def parts_of(request: Any_) -> Parts:
     return parts
 
 
-def render(document: dict[str, object]) -> str:
+def render(document: Document) -> str:
     """HTML of an OpenAPI document."""
-    raw = msgspec.json.encode(document)
-    spec = msgspec.json.decode(raw)
     operations: dict[str, list[str]] = {}
-    for path, item in sorted(spec["paths"].items()):
+    for path, item in sorted(document["paths"].items()):
         for verb, operation in item.items():
             tag = (operation.get("tags") or ["other"])[0]
             operations.setdefault(tag, []).append(_operation(path, verb, operation))
     sections = "".join(
         f"<h2>{escape(tag)}</h2>{''.join(rows)}" for tag, rows in sorted(operations.items())
     )
-    title = escape(spec["info"]["title"])
+    title = escape(document["info"]["title"])
     link = '<a href="/openapi/openapi.json">OpenAPI 3.1 document</a>'
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
@@ -80,7 +79,7 @@ def render(document: dict[str, object]) -> str:
     )
 
 
-def _operation(path: str, verb: str, operation: dict[str, object]) -> str:
+def _operation(path: str, verb: str, operation: Document) -> str:
     name = escape(str(operation.get("operationId", "")))
     words = escape(str(operation.get("description", "")))
     return (

@@ -16,10 +16,15 @@ from prefill_control.web.boundary import WORK
 from prefill_control.work import Work
 
 T = TypeVar("T")
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Name = Annotated[
+    str,
+    msgspec.Meta(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["A name"]),
+]
 Text = Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00]*$")]
-Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
-Id = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{3}_[0-9a-z_-]{1,60}$")]  # in bodies
+Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", examples=["a-name"])]
+Id = Annotated[
+    str, msgspec.Meta(pattern=r"^[a-z]{3}_[0-9a-z_-]{1,60}$", examples=["ten_" + "0" * 26])
+]  # in bodies
 Amount = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 IfMatch = Annotated[
     str | None,
