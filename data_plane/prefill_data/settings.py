@@ -127,6 +127,41 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ControlLink:
+    """How a process reaches the control plane; without a Redis it stands alone, on its key file.
+
+    `gateways`: how many share the limits, for when Redis is away. `seed` and `certificate` are a
+    gateway's own, and sign what it tells.
+    """
+
+    redis_url: str = ""
+    pepper: bytes = b""
+    gateways: int = 1
+    control_url: str = ""
+    seed: bytes = b""
+    certificate: bytes = b""
+
+
+def read_link(values: Mapping[str, str], env: Environment) -> ControlLink:
+    """The variables that belong together; all may be absent."""
+    redis_url = values.get("PREFILL_REDIS_URL", "")
+    if values.get("PREFILL_REDIS_URL_FILE"):
+        redis_url = env.file("PREFILL_REDIS_URL_FILE").read_text(encoding="utf-8").strip()
+
+    def content(name: str) -> bytes:
+        return env.file(name).read_bytes() if values.get(name) else b""
+
+    return ControlLink(
+        redis_url=redis_url,
+        pepper=content("PREFILL_PEPPER_FILE"),
+        gateways=env.number("PREFILL_GATEWAYS", 1, 1),
+        control_url=values.get("PREFILL_CONTROL_URL", ""),
+        seed=content("PREFILL_GATEWAY_KEY_FILE"),
+        certificate=content("PREFILL_GATEWAY_CERTIFICATE_FILE"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """Everything a prefill worker is told; `data_host` is the name that SDKs reach it by."""
 
@@ -147,6 +182,7 @@ class WorkerSettings:
     max_connections: int
     tls: Tls | None
     failpoints: str
+    redis_url: str = ""
 
     @classmethod
     def read(cls, values: Mapping[str, str]) -> WorkerSettings:
@@ -174,6 +210,7 @@ class WorkerSettings:
             max_connections=env.number("PREFILL_MAX_CONNECTIONS", 256, 1),
             tls=env.tls(listen, data),
             failpoints=values.get("PREFILL_FAILPOINTS", ""),
+            redis_url=read_link(values, env).redis_url,
         )
 
 
@@ -187,7 +224,7 @@ class GatewaySettings:
     metrics_listen: Address
     workers: tuple[str, ...]
     peers: tuple[Peer, ...]
-    key_file: Path
+    key_file: Path | None
     fleet_token: bytes
     spool_dir: Path
     control_public_key: bytes
@@ -198,12 +235,14 @@ class GatewaySettings:
     connections: int
     tls: Tls | None
     failpoints: str
+    link: ControlLink = ControlLink()
 
     @classmethod
     def read(cls, values: Mapping[str, str]) -> GatewaySettings:
         """Raises `SettingsError` for the first variable that is missing or wrong."""
         env = Environment(values)
         listen = env.address("PREFILL_LISTEN")
+        link = read_link(values, env)
         return cls(
             gateway_id=env.text("PREFILL_GATEWAY_ID"),
             datacenter=env.text("PREFILL_DATACENTER"),
@@ -211,7 +250,7 @@ class GatewaySettings:
             metrics_listen=env.address("PREFILL_METRICS_LISTEN", "127.0.0.1:0"),
             workers=tuple(w for w in env.text("PREFILL_WORKERS").split(",") if w),
             peers=tuple(_peer(name, value) for name, value in env.pairs("PREFILL_PEERS")),
-            key_file=env.file("PREFILL_KEY_FILE"),
+            key_file=None if link.redis_url else env.file("PREFILL_KEY_FILE"),
             fleet_token=env.secret("PREFILL_FLEET_TOKEN_FILE"),
             spool_dir=env.folder("PREFILL_SPOOL_DIR"),
             control_public_key=_public_key(env.text("PREFILL_CONTROL_PUBLIC_KEY")),
@@ -224,6 +263,7 @@ class GatewaySettings:
             connections=env.number("PREFILL_STREAM_CONNECTIONS", 4, 1),
             tls=env.tls(listen),
             failpoints=values.get("PREFILL_FAILPOINTS", ""),
+            link=link,
         )
 
 

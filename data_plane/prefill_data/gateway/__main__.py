@@ -3,8 +3,9 @@
 import asyncio
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -14,7 +15,7 @@ from prefill_data.failpoints import Failpoints
 from prefill_data.gateway.claims import Billing, Claims
 from prefill_data.gateway.epoch import next_epoch
 from prefill_data.gateway.fleet import Fleet, WorkerLink
-from prefill_data.gateway.keys import KeyFile
+from prefill_data.gateway.live import go_live
 from prefill_data.gateway.metrics import GatewayMetrics
 from prefill_data.gateway.opening import Opener, OpeningRules
 from prefill_data.gateway.requests import RequestBook
@@ -64,23 +65,24 @@ def make_parts(settings: GatewaySettings, stop: asyncio.Event, now: Clock) -> Ga
         lease_seconds=settings.lease_seconds,
         max_deadline_seconds=settings.max_deadline_seconds,
         routing_threshold_tokens=settings.routing_threshold_tokens,
-        price_micros_per_million_tokens=settings.price_micros_per_million_tokens,
         connections=settings.connections,
     )
     failpoints = Failpoints.parse(settings.failpoints)
     fleet, book = make_fleet(settings, now), RequestBook()
     metrics = GatewayMetrics()
     billing = Billing(
-        price_micros_per_million_tokens=settings.price_micros_per_million_tokens,
         failpoints=failpoints,
         metrics=metrics,
         spool_lost=stop.set,
     )
+    live = go_live(settings, metrics.registry, now)
     return GatewayParts(
-        keys=KeyFile(settings.key_file, now),
+        live=live,
         fleet=fleet,
         book=book,
-        opener=Opener(fleet, book, rules, now, secrets.token_bytes),
+        opener=Opener(
+            fleet, book, rules, now, secrets.token_bytes, keys=live.keys, limiter=live.limiter
+        ),
         rules=rules,
         claims=Claims(spool, billing, now),
         metrics=metrics,
@@ -100,15 +102,26 @@ async def listen(settings: GatewaySettings, parts: GatewayParts, stack: AsyncExi
     return address
 
 
+def tasks_of(parts: GatewayParts) -> list[Coroutine[Any, Any, None]]:
+    """What a gateway does besides answering, for as long as it runs."""
+    tasks = [parts.fleet.watch(), sweep(parts, now_ms), parts.live.limiter.run()]
+    if parts.live.feed is not None:
+        tasks.append(parts.live.feed.watch())
+    return tasks
+
+
 async def serve(stop: asyncio.Event) -> None:
     """Look at the fleet, listen, say so, and run until told to stop."""
     settings = GatewaySettings.read(os.environ)
     parts = make_parts(settings, stop, now_ms)
     parts.metrics.watch(lambda: len(parts.fleet.live()), lambda: len(parts.book))
     await parts.fleet.look()
+    if parts.live.feed is not None:
+        await parts.live.feed.first_look()
     async with AsyncExitStack() as stack:
         stack.callback(parts.claims.close)
-        for task in (parts.fleet.watch(), sweep(parts, now_ms)):
+        stack.push_async_callback(parts.live.close)
+        for task in tasks_of(parts):
             stack.callback(until_stop(task, stop).cancel)
         address = await listen(settings, parts, stack)
         metrics_address = serve_metrics(settings.metrics_listen, parts.metrics.registry)

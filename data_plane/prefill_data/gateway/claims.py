@@ -17,7 +17,7 @@ from prefill_data.errors import DataPlaneError
 from prefill_data.failpoints import Failpoints
 from prefill_data.gateway.metrics import GatewayMetrics
 from prefill_data.gateway.requests import Admitted, GatewayAttempt
-from prefill_data.metering.record import BilledAttempt, price_micros
+from prefill_data.metering.record import BilledAttempt, amount_micros
 from prefill_data.metering.spool import Spool, SpoolLost
 
 log = structlog.get_logger()
@@ -26,9 +26,8 @@ Key = tuple[str, str, int]  # tenant, request, attempt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Billing:
-    """The price of a million tokens, and who is told: `spool_lost` ends the process."""
+    """Who is told what happens to a bill; `spool_lost` ends the process."""
 
-    price_micros_per_million_tokens: int
     failpoints: Failpoints
     metrics: GatewayMetrics
     spool_lost: Callable[[], None]
@@ -83,7 +82,9 @@ class Claims:
         receipt = verify_receipt(admitted.certificate.public_key, finished.receipt)
         check_receipt(receipt, admitted, finished.root)
         self._billing.failpoints.hit("gateway.claim.before_durable")
-        task = asyncio.create_task(self._make_durable(attempt, self._bill(admitted, finished)))
+        task = asyncio.create_task(
+            self._make_durable(attempt, self._bill(attempt, finished, receipt))
+        )
         task.add_done_callback(_heard)
         return task
 
@@ -117,7 +118,10 @@ class Claims:
                 StatusCode.DEADLINE_EXCEEDED, "the prefill is not finished by the deadline"
             ) from None
 
-    def _bill(self, admitted: Admitted, finished: fleet_pb2.RunFinished) -> BilledAttempt:
+    def _bill(
+        self, attempt: GatewayAttempt, finished: fleet_pb2.RunFinished, receipt: UsageReceipt
+    ) -> BilledAttempt:
+        admitted = attempt.admitted
         return BilledAttempt(
             request_id=admitted.request_id,
             attempt=admitted.attempt,
@@ -127,10 +131,11 @@ class Claims:
             chunk_count=finished.chunk_count,
             sealed_manifest=finished.sealed_manifest,
             receipt=finished.receipt,
-            amount_micros=price_micros(
-                admitted.token_count, self._billing.price_micros_per_million_tokens
+            amount_micros=amount_micros(
+                admitted.token_count, receipt.cached_tokens, admitted.rates
             ),
             expires_at_ms=admitted.expires_at_ms,
+            certificate=attempt.accept.worker_certificate,
         )
 
     def expire(self, now_ms: int) -> None:

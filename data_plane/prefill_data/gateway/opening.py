@@ -20,12 +20,14 @@ from prefill_wire.pb import prefill_pb2
 from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
+from prefill_data.gateway.callers import KeySource
 from prefill_data.gateway.fleet import Fleet, WorkerLink
 from prefill_data.gateway.keys import ApiKey
 from prefill_data.gateway.releases import Releases
 from prefill_data.gateway.requests import Admitted, GatewayAttempt, Request, RequestBook
-from prefill_data.metering.record import price_micros
-from prefill_data.router.choose import choose_datacenter
+from prefill_data.gateway.terms import choose_place, rates_of
+from prefill_data.limits.limiter import Limiter, Permit
+from prefill_data.metering.record import amount_micros
 
 MAX_NAMES = 32
 MAX_KEY_CHARACTERS = 128
@@ -41,7 +43,6 @@ class OpeningRules:
     lease_seconds: int
     max_deadline_seconds: int
     routing_threshold_tokens: int
-    price_micros_per_million_tokens: int
     connections: int
 
     def hint(self) -> prefill_pb2.PolicyHint:
@@ -61,8 +62,12 @@ class Opener:
         rules: OpeningRules,
         now_ms: Callable[[], int],
         random: Random,
+        *,
+        keys: KeySource,
+        limiter: Limiter,
     ) -> None:
         self._fleet, self._book, self._rules = fleet, book, rules
+        self._keys, self._limiter = keys, limiter
         self._now_ms, self._random = now_ms, random
         self._releases = Releases()
 
@@ -71,13 +76,14 @@ class Opener:
     ) -> tuple[str, prefill_pb2.OpenResponse]:
         """The request id (empty without an attempt) and the outcome."""
         check_open(asked)
+        terms = self._keys.terms(key)
+        rates_of(terms, asked.model.name, self._now_ms())
         if asked.local_prefix_tokens >= asked.token_count - 1:
             reason = f"{asked.local_prefix_tokens} of {asked.token_count} tokens are local already"
             local = prefill_pb2.UseLocal(reason=reason, policy_hint=self._rules.hint())
             return "", prefill_pb2.OpenResponse(use_local=local)
-        place = choose_datacenter(
-            self._fleet.datacenters(), list(asked.datacenters), list(asked.residency)
-        )
+        views = self._fleet.datacenters()
+        place = choose_place(terms, views, list(asked.datacenters), list(asked.residency))
         if place.name != self._fleet.datacenter:
             redirect = prefill_pb2.Redirect(datacenter=place.name, endpoint=place.endpoint)
             return "", prefill_pb2.OpenResponse(redirect=redirect)
@@ -111,13 +117,24 @@ class Opener:
     async def _admit(
         self, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request
     ) -> GatewayAttempt:
-        """A new attempt at the first worker that takes it."""
+        """A new attempt at the first worker that takes it, within the caller's limits."""
+        permit: Permit | None = None
         try:
-            return await self._try_workers(key, asked, request)
+            permit = await self._permit(key, asked)
+            attempt = await self._try_workers(key, asked, request)
         except BaseException:
+            if permit is not None:
+                permit.end(counted=False)
             if request.current is None:
                 self._book.forget(request)
             raise
+        attempt.release = partial(_end, attempt, attempt.release, permit)
+        return attempt
+
+    async def _permit(self, key: ApiKey, asked: prefill_pb2.OpenRequest) -> Permit:
+        terms = self._keys.terms(key)
+        numbers = (terms.limits, terms.key_limits)
+        return await self._limiter.admit(key.tenant, key.key_id, numbers, asked.token_count)
 
     async def _try_workers(
         self, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request
@@ -137,14 +154,18 @@ class Opener:
         self, link: WorkerLink, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request
     ) -> GatewayAttempt:
         admitted, code = self._terms(link, key, asked, request)
-        # A number is used once, whatever comes of it: a worker that lost its answer may hold it.
+        # A number is used once: a worker whose answer was lost may hold the attempt.
         number = request.attempts = admitted.attempt
         release = partial(self._releases.tell, link, request.request_id, number)
         try:
             capability = await link.admit(self._admit_request(admitted, code, asked))
             accept = self._accept(admitted, code, link, capability)
-        except BaseException:
-            release()
+        except BaseException as error:
+            full = isinstance(error, DataPlaneError) and error.code is StatusCode.CAPACITY_EXHAUSTED
+            if full:
+                request.attempts -= 1  # it reserved nothing, and knows no such number
+            else:
+                release()
             raise
         finished: asyncio.Future[fleet_pb2.RunFinished] = asyncio.get_running_loop().create_future()
         return GatewayAttempt(admitted, accept, link, finished, release)
@@ -162,13 +183,15 @@ class Opener:
                 StatusCode.PROMPT_TOO_LONG,
                 f"{asked.token_count} tokens, {model.name} takes {model.max_tokens}",
             )
-        bound = price_micros(asked.token_count, rules.price_micros_per_million_tokens)
-        if 0 < asked.max_price_micros < bound:
+        now_ms, terms = self._now_ms(), self._keys.terms(key)
+        rates = rates_of(terms, asked.model.name, now_ms)
+        bound = amount_micros(asked.token_count, 0, rates)
+        cap = terms.price_cap_micros(asked.max_price_micros)
+        if 0 < cap < bound:
             raise DataPlaneError(
                 StatusCode.PRICE_CAP_EXCEEDED,
-                f"the price is up to {bound} micros, the cap is {asked.max_price_micros}",
+                f"the price is up to {bound} micros, the cap is {cap}",
             )
-        now_ms = self._now_ms()
         deadline_at_ms = now_ms + min(asked.deadline_ms, 1000 * rules.max_deadline_seconds)
         admitted = Admitted(
             request_id=request.request_id,
@@ -180,6 +203,7 @@ class Opener:
             model=model,
             certificate=view.certificate,
             price_bound_micros=bound,
+            rates=rates,
             deadline_at_ms=deadline_at_ms,
             expires_at_ms=deadline_at_ms + 1000 * rules.lease_seconds,
         )
@@ -234,6 +258,12 @@ class Opener:
             fencing_epoch=admitted.fencing_epoch,
             policy_hint=self._rules.hint(),
         )
+
+
+def _end(attempt: GatewayAttempt, release: Callable[[], None], permit: Permit) -> None:
+    """The worker frees the attempt; what was not billed does not count against a quota."""
+    permit.end(counted=attempt.billing is not None)
+    release()
 
 
 def body_digest(asked: prefill_pb2.OpenRequest) -> bytes:

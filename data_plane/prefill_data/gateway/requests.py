@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prefill_fleet.pb import fleet_pb2
+from prefill_fleet.snapshot import Rates
 from prefill_wire.certificate import WorkerCertificate
 from prefill_wire.pb import prefill_pb2
 from prefill_wire.status import StatusCode
@@ -32,6 +33,7 @@ class Admitted:
     model: fleet_pb2.ServedModel
     certificate: WorkerCertificate
     price_bound_micros: int
+    rates: Rates
     deadline_at_ms: int
     expires_at_ms: int
 

@@ -12,9 +12,11 @@ from prefill_wire.pb import prefill_pb2, prefill_pb2_grpc
 from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
+from prefill_data.gateway.callers import peer_address
 from prefill_data.gateway.claims import Claims
 from prefill_data.gateway.fleet import Fleet
-from prefill_data.gateway.keys import ApiKey, KeyFile
+from prefill_data.gateway.keys import ApiKey
+from prefill_data.gateway.live import Live
 from prefill_data.gateway.metrics import GatewayMetrics
 from prefill_data.gateway.opening import Opener, OpeningRules
 from prefill_data.gateway.relay import relay_prompt
@@ -29,7 +31,7 @@ FIRST_PART_SECONDS = 30.0
 class GatewayParts:
     """What the service calls."""
 
-    keys: KeyFile
+    live: Live
     fleet: Fleet
     book: RequestBook
     opener: Opener
@@ -125,7 +127,8 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         ]
 
     def _key(self, context: Context) -> ApiKey:
-        return self._parts.keys.check(context.invocation_metadata() or ())
+        metadata = context.invocation_metadata() or ()
+        return self._parts.live.keys.check(metadata, peer_address(context.peer()))
 
     def _find(self, key: ApiKey, request_id: str, attempt: int) -> GatewayAttempt:
         return self._parts.book.find(key.tenant, request_id, attempt)

@@ -55,6 +55,14 @@ class SnapshotFeed:
             self._refused.inc()
             log.error("snapshot refused", reason=error.message, version=self.state.version)
 
+    async def first_look(self) -> None:
+        """What is there already, before anybody is let in; a Redis that is away is no reason to
+        wait."""
+        try:
+            await self.refresh()
+        except AWAY as error:
+            log.warning("no snapshot yet", reason=f"{type(error).__name__}: {error}")
+
     async def watch(self) -> None:
         """Look for as long as the process runs."""
         away = False

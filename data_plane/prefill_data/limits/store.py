@@ -66,6 +66,19 @@ def script_arguments(holder: str, ask: Ask, now_us: int) -> list[str | int]:
     return [holder, *numbers, ask.keep, ask.back, ask.extra, ask.want, ask.least]
 
 
+class LocalStore:
+    """A gateway that stands alone lends to itself."""
+
+    def __init__(self, holder: str, now_us: Clock) -> None:
+        self._holder, self._now_us = holder, now_us
+        self._ledgers: defaultdict[BucketId, Ledger] = defaultdict(Ledger)
+
+    async def ask(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Never raises."""
+        now_us = self._now_us()
+        return [self._ledgers[ask.bucket.id].ask(self._holder, ask, now_us) for ask in asks]
+
+
 class SurvivingStore:
     """Redis when it answers; else this gateway lends to itself, from what it last heard was left.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+from prefill_fleet.snapshot import Rates
 from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
@@ -22,6 +23,7 @@ class BilledAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     receipt: bytes
     amount_micros: int
     expires_at_ms: int
+    certificate: bytes = b""
 
     def encode(self) -> bytes:
         """As one spool record."""
@@ -40,6 +42,8 @@ class BilledAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             ) from None
 
 
-def price_micros(tokens: int, micros_per_million: int) -> int:
-    """Millionths of the currency for so many tokens, rounded up: the bound a caller is told."""
-    return -(-tokens * micros_per_million // 1_000_000)
+def amount_micros(tokens: int, cached_tokens: int, rates: Rates) -> int:
+    """What a prefill costs: cached tokens at their rate, the others at theirs, rounded up once."""
+    missed = tokens - cached_tokens
+    parts = missed * rates.input_miss_micros + cached_tokens * rates.input_hit_micros
+    return -(-parts // 1_000_000)

@@ -18,6 +18,7 @@ MAX_RECORD_BYTES = 1024 * 1024
 SPOOL_FILE = "receipts.spool"
 _LENGTH = struct.Struct("<I")
 _DIGEST_BYTES = 32
+RECORD_OVERHEAD_BYTES = _LENGTH.size + _DIGEST_BYTES
 
 
 class SpoolLost(DataPlaneError):
@@ -55,13 +56,18 @@ class Spool:
                 f"{path} is held by another gateway",
                 "give each gateway a PREFILL_SPOOL_DIR of its own",
             ) from None
-        self.found, self._end_bytes = _read(path.read_bytes(), path)
+        self.found, self._end_bytes = read_records(path.read_bytes(), path.name)
         os.ftruncate(self._file, self._end_bytes)
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    @property
+    def durable_bytes(self) -> int:
+        """Up to where everything is on disk; what lies beyond may never have been."""
+        return self._end_bytes
 
     def append(self, body: bytes) -> None:
         """Returns once `body` is on disk; raises STORAGE_EXHAUSTED and leaves no part of it.
@@ -108,7 +114,7 @@ class Spool:
 def read_receipts(folder: Path) -> list[bytes]:
     """The whole records of a spool folder, without owning it: a torn tail is left out."""
     path = folder / SPOOL_FILE
-    return _read(path.read_bytes(), path)[0] if path.exists() else []
+    return read_records(path.read_bytes(), path.name)[0] if path.exists() else []
 
 
 def _write_all(file: int, record: bytes, at_bytes: int) -> None:
@@ -117,7 +123,9 @@ def _write_all(file: int, record: bytes, at_bytes: int) -> None:
         written += os.pwrite(file, record[written:], at_bytes + written)
 
 
-def _read(data: bytes, path: Path) -> tuple[list[bytes], int]:
+def read_records(data: bytes, name: str) -> tuple[list[bytes], int]:
+    """The whole records from the start of `data`, and where they end; INTERNAL for damage that no
+    crash explains."""
     records: list[bytes] = []
     at = 0
     while at + _LENGTH.size + _DIGEST_BYTES <= len(data):
@@ -130,7 +138,7 @@ def _read(data: bytes, path: Path) -> tuple[list[bytes], int]:
             if end < len(data):
                 raise DataPlaneError(
                     StatusCode.INTERNAL,
-                    f"{path.name} is damaged at byte {at}, before its last record",
+                    f"{name} is damaged at byte {at}, before its last record",
                     "restore the spool from a copy; receipts after this byte are unread",
                 )
             break
