@@ -2,6 +2,8 @@
 
 import pytest
 from hand_client import refused
+from prefill_data.errors import DataPlaneError
+from prefill_data.gateway.fleet import WorkerLink
 from prefill_wire.pb import prefill_pb2
 from prefill_wire.status import StatusCode
 from stand_in_backend import IDENTITY, MAX_TOKENS
@@ -116,6 +118,27 @@ async def test_a_worker_that_left_is_lost_and_nothing_is_kept(cloud, customer):
         await customer().open()
     assert cloud.worker_endpoint in detail.message
     assert len(cloud.parts.book) == 0
+
+
+async def test_the_next_worker_takes_what_a_full_or_lost_one_does_not(cloud, customer):
+    fleet = cloud.parts.fleet
+    (link,) = fleet.links
+    second = WorkerLink("127.0.0.1:1", link.channel, cloud.worker_settings.fleet_token)
+    second.view = link.view
+    for code, number in ((S.CAPACITY_EXHAUSTED, 1), (S.WORKER_LOST, 2)):
+
+        async def refusing(_, code=code):
+            raise DataPlaneError(code, "not here")
+
+        second.admit = refusing
+        fleet.links = (second, link)
+        hand = customer(key=code)
+        assert (await hand.open()).accept.attempt == number
+        await hand.prompt()
+        await hand.claim(await hand.download())
+        fleet.links = (second,)
+        async with refused(code):
+            await customer(key=f"alone {code}").open()
 
 
 async def test_models_are_listed(cloud, customer):

@@ -7,6 +7,7 @@ import grpc
 import pytest
 from hand_client import HandClient, detail_of, refused
 from in_process_cloud import Cloud, counted, spill_files
+from prefill_data.errors import DataPlaneError
 from prefill_data.fleet_token import fleet_metadata
 from prefill_fleet.pb import fleet_pb2, fleet_pb2_grpc
 from prefill_wire.digests import prompt_digest, token_bytes
@@ -85,6 +86,7 @@ async def test_what_nobody_ends_goes_on(cloud, customer):
 async def test_a_finished_state_is_freed_by_its_lease_alone(cloud, customer):
     hand = customer()
     chunks = await hand.through()
+    await cloud.parts.book.find("acme", hand.accept.request_id, 1).finished
     cloud.clock.advance(31)  # beyond the deadline, within the lease
     cloud.sweep()
     assert len(cloud.attempts) == 1
@@ -104,8 +106,6 @@ async def test_a_finished_state_is_freed_by_its_lease_alone(cloud, customer):
 
 
 async def test_a_backend_that_fails_ends_the_attempt_with_its_reason(cloud, customer, log_lines):
-    from prefill_data.errors import DataPlaneError
-
     cloud.backend.failure = DataPlaneError(S.STORAGE_EXHAUSTED, "no room in the engine")
     hand = customer()
     await hand.open()

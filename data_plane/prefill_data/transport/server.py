@@ -111,19 +111,22 @@ class DataServer:
         self._connections.add(task)
         self._plan.open_connections.inc()
         try:
+            await self._converse(reader, writer)
+            await _part(writer)
+        except asyncio.CancelledError:  # by `stop`; asyncio's streams trip over a cancelled task
+            log.info("data connection ended with its server")
+        finally:
+            writer.transport.abort()
+            self._plan.open_connections.dec()
+            self._connections.discard(task)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
             await _Connection(self._plan, reader, writer).serve()
         except (OSError, asyncio.IncompleteReadError) as error:
             log.info("data connection broke", reason=type(error).__name__)
         except (WireError, DataPlaneError) as error:
             log.info("data connection refused", code=error.code, message=error.message)
-        except asyncio.CancelledError:  # by `stop`; asyncio's streams trip over a cancelled task
-            log.info("data connection ended with its server")
-        finally:
-            self._plan.open_connections.dec()
-            try:
-                await _part(writer)
-            finally:
-                self._connections.discard(task)
 
 
 async def _part(writer: asyncio.StreamWriter) -> None:

@@ -60,6 +60,7 @@ class StepBackend:
                     sink.progress(position)
                     await delivery
                     delivery = asyncio.create_task(_deliver(sink, pieces))
+                    delivery.add_done_callback(_heard)
                 computed = self._clock()
                 await delivery
             finally:
@@ -106,6 +107,12 @@ def _step(engine: StepEngine, handle: Handle, count: int, last: bool) -> list[Pi
 async def _deliver(sink: PieceSink, pieces: Sequence[Piece]) -> None:
     for piece in pieces:
         await sink.put(piece)
+
+
+def _heard(delivery: asyncio.Task[None]) -> None:
+    """A job that is cancelled no longer asks how its last delivery went."""
+    if not delivery.cancelled():
+        delivery.exception()
 
 
 def _done() -> asyncio.Task[None]:
