@@ -82,7 +82,10 @@ def _declare(library: ctypes.CDLL) -> None:
         ),
         "prefill_swiglu": (_ADDRESS, _ADDRESS, _COUNT, _COUNT, _COUNT),
         "prefill_combine": (*(_ADDRESS,) * 4, *(_COUNT,) * 4),
+        "prefill_int8_encode": (*(_ADDRESS,) * 3, _COUNT, _COUNT, ctypes.c_int, _ADDRESS),
+        "prefill_int8_decode": (*(_ADDRESS,) * 3, _COUNT, _COUNT, ctypes.c_int),
     }
     for name, arguments in signatures.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
+    library.prefill_int8_encode.restype = ctypes.c_int

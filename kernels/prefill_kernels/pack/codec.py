@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from prefill_kernels.pack.element import ElementType, PackError
+from prefill_kernels.pack.encoded import Encoded
+from prefill_kernels.pack.lossy import (
+    Bf16Codec,
+    Fp8RowCodec,
+    HadamardInt4Codec,
+    HadamardInt8Codec,
+    Int8RowCodec,
+)
 from prefill_kernels.pack.planes import decode_planes, encode_planes
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A payload, and the largest absolute error of any element; 0 for a lossless codec."""
-
-    payload: bytes
-    error_bound: float
 
 
 class Codec(Protocol):
@@ -58,25 +57,42 @@ class PlanesZstdCodec:
         decode_planes(payload, _items(out, element))
 
 
-_CODECS: dict[str, Codec] = {"raw": RawCodec(), "planes-zstd": PlanesZstdCodec()}
+_LOSSLESS: dict[str, Codec] = {"raw": RawCodec(), "planes-zstd": PlanesZstdCodec()}
+_LOSSY: dict[str, Codec] = {
+    "bf16": Bf16Codec(),
+    "int8-row": Int8RowCodec(),
+    "fp8-row": Fp8RowCodec(),
+    "hadamard-int8": HadamardInt8Codec(),
+    "hadamard-int4": HadamardInt4Codec(),
+}
+_HEAD_BYTES = 20  # planes: 5 bytes a plane, 4 planes; heads, scales and padding of the others
 
 
 def names() -> tuple[str, ...]:
-    """All codecs, the cheapest first."""
-    return tuple(_CODECS)
+    """The codecs that have a number on the wire, the cheapest first."""
+    return tuple(_LOSSLESS)
+
+
+def lossy_names() -> tuple[str, ...]:
+    """The codecs that round, not yet on the wire; the most exact first."""
+    return tuple(_LOSSY)
 
 
 def codec(name: str) -> Codec:
     """The codec of this name."""
-    if name not in _CODECS:
-        raise PackError(f"codec {name!r} is unknown, there are {', '.join(_CODECS)}")
-    return _CODECS[name]
+    found = _LOSSLESS.get(name) or _LOSSY.get(name)
+    if found is None:
+        known = ", ".join((*_LOSSLESS, *_LOSSY))
+        raise PackError(f"codec {name!r} is unknown, there are {known}")
+    return found
 
 
 def max_payload_bytes(name: str, raw_bytes: int) -> int:
     """The largest payload that `raw_bytes` of state can become."""
     codec(name)
-    return raw_bytes if name == "raw" else raw_bytes + 20  # the table: 5 bytes a plane, 4 planes
+    if name == "raw":
+        return raw_bytes
+    return raw_bytes + (2 * 32 if name.startswith("hadamard") else 0) + _HEAD_BYTES
 
 
 def _items(array: np.ndarray, element: ElementType) -> np.ndarray:

@@ -1,0 +1,90 @@
+"""Elements as float32 rows, and the 16-bit scales of rows: what the lossy codecs share.
+
+A row is the last axis where that is at least 32 wide, else 64 elements in a line; a scale is a
+bfloat16 rounded up, so that no quotient exceeds the code's range.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prefill_kernels.pack.element import ElementType, PackError
+
+SHORT_ROW, LINE = 32, 64
+TINY = np.float32(1e-30)  # rows below this are zeros: their scale's inverse would overflow
+LARGEST = np.float32(1e30)  # beyond any state; keeps sums of products finite
+TOO_LARGE = f"the block holds Inf, NaN or more than {LARGEST}; send it by a lossless codec"
+BF16_ROUNDING = 2.0**-8  # a bfloat16's rounding error is below this part of its value
+
+
+def widened(block: np.ndarray, element: ElementType) -> np.ndarray:
+    """The elements as a flat float32 array; refuses Inf and NaN, which no scale can hold."""
+    if block.dtype != np.dtype(element.numpy_name) or not block.flags.c_contiguous:
+        raise PackError(f"array is {block.dtype.str}, strides {block.strides}, for {element.name}")
+    flat = block.reshape(-1)
+    if element is ElementType.BFLOAT16:
+        flat = (flat.astype(np.uint32) << 16).view(np.float32)
+    if not (np.abs(flat) <= LARGEST).all():  # NaN compares false
+        raise PackError(TOO_LARGE)
+    return flat
+
+
+def narrowed(values: np.ndarray, element: ElementType, out: np.ndarray) -> None:
+    """Write float32 values into `out`, rounded to nearest even for bfloat16."""
+    if out.dtype != np.dtype(element.numpy_name) or not out.flags.c_contiguous:
+        raise PackError(f"array is {out.dtype.str}, strides {out.strides}, for {element.name}")
+    flat = values.reshape(-1)
+    out.reshape(-1)[...] = to_bf16(flat) if element is ElementType.BFLOAT16 else flat
+
+
+def to_bf16(values: np.ndarray) -> np.ndarray:
+    """Nearest bfloat16 of finite float32 values, as uint16."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bf16(values: np.ndarray) -> np.ndarray:
+    """float32 of bfloat16 bits."""
+    return (values.astype(np.uint32) << 16).view(np.float32)
+
+
+def row_width(block: np.ndarray) -> int:
+    """Elements that share a scale."""
+    width = block.shape[-1] if block.ndim else 1
+    return width if width >= SHORT_ROW else LINE
+
+
+def row_count(items: int, width: int) -> int:
+    """Rows of `width` that hold `items`; the last may be short."""
+    return -(-items // width)
+
+
+def as_rows(flat: np.ndarray, width: int) -> np.ndarray:
+    """`[rows, width]`, zeros after the last element."""
+    missing = -len(flat) % width
+    padded = np.concatenate([flat, np.zeros(missing, np.float32)]) if missing else flat
+    return padded.reshape(-1, width)
+
+
+def scales(rows: np.ndarray, top: float) -> tuple[np.ndarray, np.ndarray]:
+    """Scales `[rows]` as bfloat16 bits and their float32 inverses; 0 for rows of zeros."""
+    peak = np.abs(rows).max(axis=1)
+    exact = (peak / np.float32(top)).astype(np.float32)
+    up = ((exact.view(np.uint32) + 0xFFFF) >> 16).astype(np.uint16)
+    up[peak < TINY] = 0
+    scale = from_bf16(up)
+    return up, np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+
+
+def read_scales(view: memoryview) -> np.ndarray:
+    """float32 scales from a payload; negative, undefined and too large ones are refused."""
+    bits = np.frombuffer(view, "<u2")
+    scale = from_bf16(bits)
+    if (bits >> 15).any() or not (scale <= LARGEST).all():
+        raise PackError(f"a scale is negative, undefined or above {LARGEST}")
+    return scale
+
+
+def rounding_of_output(peak: float, element: ElementType) -> float:
+    """Largest error of writing values up to `peak` as this element."""
+    return peak * BF16_ROUNDING if element is ElementType.BFLOAT16 else 0.0

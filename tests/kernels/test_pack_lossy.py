@@ -1,0 +1,178 @@
+"""Lossy codecs: errors within the bound they tell, sizes, references, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prefill_kernels.native import Native, native
+from prefill_kernels.pack import (
+    ElementType,
+    PackError,
+    codec,
+    int8,
+    lossy_names,
+    max_payload_bytes,
+    names,
+)
+from prefill_kernels.pack.fp8 import fp8_decode, fp8_encode
+from prefill_kernels.pack.lossy import hadamard
+from prefill_kernels.pack.rows import from_bf16, to_bf16
+
+KV = (512, 576)  # rows of the released model: latent of 512, k_pe of 64
+STATE = (4, 128, 128)
+RATIOS = {  # (bf16 cache rows, fp32 state)
+    "bf16": (1.0, 2.0),
+    "int8-row": (1.98, 3.93),
+    "fp8-row": (1.98, 3.93),
+    "hadamard-int8": (1.87, 3.93),
+    "hadamard-int4": (3.55, 7.1),
+}
+
+
+def block_of(shape, element, seed=0, spread=1.0):
+    """Normal values whose rows differ in size by powers of ten."""
+    random = np.random.default_rng(seed)
+    values = random.standard_normal(shape).astype(np.float32)
+    if len(shape) > 1:
+        sizes = 10 ** random.uniform(-spread, spread, (*shape[:-1], 1))
+        values = (values * sizes).astype(np.float32)
+    return to_bf16(values).reshape(shape) if element is ElementType.BFLOAT16 else values
+
+
+def floats(block, element):
+    return from_bf16(block) if element is ElementType.BFLOAT16 else block
+
+
+def round_trip(name, block, element):
+    encoded = codec(name).encode(block, element)
+    out = np.zeros_like(block)
+    codec(name).decode(encoded.payload, element, out)
+    return encoded, np.abs(floats(out, element) - floats(block, element)).max()
+
+
+@pytest.mark.parametrize("name", lossy_names())
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.lists(st.integers(1, 70), min_size=1, max_size=3),
+    element=st.sampled_from(list(ElementType)),
+)
+def test_no_error_is_above_the_bound_it_tells(name, seed, shape, element):
+    block = block_of(tuple(shape), element, seed)
+    encoded, error = round_trip(name, block, element)
+    assert error <= encoded.error_bound
+    assert len(encoded.payload) <= max_payload_bytes(name, block.nbytes)
+
+
+@pytest.mark.parametrize("name", lossy_names())
+def test_the_bound_is_not_far_from_the_error(name):
+    """A twin of the test above: a bound of infinity would pass it."""
+    encoded, error = round_trip(name, block_of(STATE, ElementType.FLOAT32), ElementType.FLOAT32)
+    assert 0 < encoded.error_bound <= 2 * error
+
+
+@pytest.mark.parametrize("name", lossy_names())
+def test_sizes_are_those_published(name):
+    kv, state = RATIOS[name]
+    rows = block_of(KV, ElementType.BFLOAT16)
+    matrices = block_of(STATE, ElementType.FLOAT32)
+    coded = codec(name).encode(rows, ElementType.BFLOAT16).payload
+    assert rows.nbytes / len(coded) >= kv
+    coded = codec(name).encode(matrices, ElementType.FLOAT32).payload
+    assert matrices.nbytes / len(coded) >= state
+
+
+def relative(name, block):
+    """Norm of the error over the norm of the block."""
+    out = np.zeros_like(block)
+    payload = codec(name).encode(block, ElementType.FLOAT32).payload
+    codec(name).decode(payload, ElementType.FLOAT32, out)
+    return np.linalg.norm(out - block) / np.linalg.norm(block)
+
+
+def test_more_bits_and_transforms_make_smaller_errors():
+    block = block_of(STATE, ElementType.FLOAT32, spread=0)
+    block[0, 3] *= 30  # a row and a column of outliers, as states have
+    block[0, :, 5] *= 30
+    errors = {name: relative(name, block) for name in lossy_names()}
+    assert errors["bf16"] < errors["hadamard-int8"] < errors["int8-row"] < errors["hadamard-int4"]
+
+
+@pytest.mark.parametrize("element", list(ElementType))
+@pytest.mark.parametrize("shape", [(1,), (7, 33), (64, 576), (3, 5, 128), (1000, 3)])
+def test_native_int8_is_the_reference_to_the_bit(monkeypatch, shape, element):
+    if native().library is None:
+        pytest.skip(f"no native kernels: {native().reason}")
+    block = block_of(shape, element, spread=20)
+    block.reshape(-1)[:40] = 0
+    fast, out = codec("int8-row").encode(block, element), np.zeros_like(block)
+    codec("int8-row").decode(fast.payload, element, out)
+    monkeypatch.setattr(int8, "native", lambda: Native(None, "switched off by a test"))
+    slow, reference = codec("int8-row").encode(block, element), np.zeros_like(block)
+    codec("int8-row").decode(slow.payload, element, reference)
+    assert fast == slow
+    assert np.array_equal(out, reference)
+
+
+def test_fp8_is_the_e4m3_of_torch():
+    values = np.concatenate(
+        [np.linspace(-448, 448, 4097), np.geomspace(1e-6, 448, 4097), -np.geomspace(1e-6, 1, 999)]
+    ).astype(np.float32)
+    theirs = torch.from_numpy(values).to(torch.float8_e4m3fn)
+    assert np.array_equal(fp8_encode(values), theirs.view(torch.uint8).numpy())
+    assert np.array_equal(fp8_decode(fp8_encode(values)), theirs.float().numpy())
+
+
+@pytest.mark.parametrize("size", [16, 32, 128])
+def test_the_transform_is_its_own_inverse(size):
+    matrix = hadamard(size)
+    assert np.allclose(matrix @ matrix, np.eye(size), atol=1e-6)
+
+
+@pytest.mark.parametrize("form", ["native", "numpy"])
+@pytest.mark.parametrize("name", lossy_names())
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e31])
+def test_what_no_scale_holds_is_refused(monkeypatch, name, value, form):
+    if form == "numpy":
+        monkeypatch.setattr(int8, "native", lambda: Native(None, "switched off by a test"))
+    for at in (0, 40, 129):
+        block = block_of((130,), ElementType.FLOAT32)
+        block[at] = value
+        with pytest.raises(PackError, match="Inf, NaN or more than"):
+            codec(name).encode(block, ElementType.FLOAT32)
+
+
+@pytest.mark.parametrize("name", lossy_names())
+def test_zeros_and_tiny_values_come_back_as_good_as_they_went(name):
+    for value in (0.0, 1e-38, -1e-33):
+        block = np.full((3, 64), value, np.float32)
+        encoded, error = round_trip(name, block, ElementType.FLOAT32)
+        assert error <= encoded.error_bound <= 2 * abs(value)
+
+
+def test_lossy_codecs_have_no_number_on_the_wire_yet():
+    assert not set(names()) & set(lossy_names())
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "message"),
+    [
+        ("bf16", b"123", "3 bytes, expected 256"),
+        ("bf16", b"\x80\x7f" * 128, "undefined or above"),
+        ("int8-row", b"1", "its head alone has 4"),
+        ("int8-row", b"\x01\x00\x00\x00", "rows of 1 elements"),
+        ("int8-row", b"\xff\xff\xff\xff", "rows of 4294967295 elements"),
+        ("int8-row", b"\x40\x00\x00\x00" + b"\x80\x7f" * 2 + bytes(128), "a scale is negative"),
+        ("fp8-row", b"\x40\x00\x00\x00" + b"\x00\xbf" * 2 + bytes(128), "a scale is negative"),
+        ("hadamard-int8", b"1", "its head alone has 8"),
+        ("hadamard-int8", b"\x00\x10\x00\x00\x10\x00\x00\x00", "a matrix of 4096 x 16"),
+        ("hadamard-int8", b"\x10\x00\x00\x00\x10\x00\x00\x00", "8 bytes, expected 296"),
+        ("hadamard-int4", b"1", "1 bytes, expected 72"),
+    ],
+)
+def test_broken_payloads_are_refused_by_size_and_field(name, payload, message):
+    with pytest.raises(PackError, match=message):
+        codec(name).decode(payload, ElementType.FLOAT32, np.zeros(128, np.float32))
