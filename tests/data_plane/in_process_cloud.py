@@ -138,6 +138,7 @@ class Cloud:
         stack, settings = self._gateway_stack, self.gateway_settings
         self.parts = gateway.make_parts(settings, self.stop, self.clock)
         stack.callback(self.parts.claims.close)
+        stack.push_async_callback(self.parts.live.close)
         for link in self.parts.fleet.links:
             stack.push_async_callback(link.channel.close)
         await self.parts.fleet.look()
