@@ -5,7 +5,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from prefill_wire.certificate import WorkerCertificate, issue_certificate
@@ -248,6 +248,6 @@ def load_credentials(directory: Path) -> Credentials:
         )
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return Credentials(**document)
+        return Credentials(**{field.name: document[field.name] for field in fields(Credentials)})
     except (ValueError, KeyError, TypeError) as error:
         raise StackError(f"{path} is damaged", "start `prefill-cloud up` again") from error

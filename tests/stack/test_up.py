@@ -36,7 +36,7 @@ def start(tmp_path):
     started = []
 
     def run(*options):
-        command = [sys.executable, "-m", "prefill_stack.cli", "up", "--json"]
+        command = [sys.executable, "-m", "prefill_stack.cli", "up", "--small", "--json"]
         process = subprocess.Popen(
             [*command, "--checkpoint", f"model={model}", *options],
             stdout=subprocess.PIPE,

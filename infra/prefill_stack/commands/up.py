@@ -12,7 +12,8 @@ from prefill_stack.console import people, print_json, quiet_libraries
 from prefill_stack.errors import NotConfigured, ProcessFailed
 
 if TYPE_CHECKING:
-    from prefill_stack.local_cloud import LocalCloud
+    from prefill_stack.local_cloud import CloudPlan, LocalCloud
+    from prefill_stack.platform.plan import PlatformPlan
     from prefill_stack.supervisor import Supervisor
 
 DEFAULT_DIRECTORY = Path(".prefill")
@@ -61,10 +62,20 @@ def up(
     checkpoint: Annotated[
         list[str] | None, typer.Option(help="NAME=FOLDER of a checkpoint (default: the shipped).")
     ] = None,
-    listen: Annotated[str, typer.Option(help="Gateway HOST:PORT; port 0: a free one.")] = (
+    small: Annotated[
+        bool, typer.Option("--small", help="Worker and gateway alone, keys from a file.")
+    ] = False,
+    listen: Annotated[str, typer.Option(help="With --small: the gateway's HOST:PORT.")] = (
         "127.0.0.1:0"
     ),
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    api_listen: Annotated[str, typer.Option(help="HOST:PORT of the REST API.")] = "127.0.0.1:0",
+    database_url: Annotated[
+        str, typer.Option(envvar="PREFILL_ADMIN_DATABASE_URL", help="PostgreSQL instead of ours.")
+    ] = "",
+    redis_url: Annotated[
+        str, typer.Option(envvar="PREFILL_REDIS_URL", help="Redis instead of ours.")
+    ] = "",
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers a datacenter.")] = 1,
     tls: Annotated[
         bool | None, typer.Option(help="TLS with an authority of its own; needed off loopback.")
     ] = None,
@@ -76,25 +87,79 @@ def up(
     directory: Annotated[Path, typer.Option(help="Keys, logs, spool.")] = DEFAULT_DIRECTORY,
     as_json: Annotated[bool, typer.Option("--json", help="Print the access as JSON.")] = False,
 ) -> None:
-    """Run worker(s) and a gateway on this machine until Ctrl-C."""
+    """Run the platform on this machine until Ctrl-C: services, control plane, two datacenters."""
     quiet_libraries()
-    from prefill_stack.local_cloud import CloudPlan, save_credentials, start_cloud
+    from prefill_stack.local_cloud import CloudPlan
+    from prefill_stack.platform.plan import PlatformPlan
+
+    stop_on_terminate()
+    checkpoints, tenants = parse_checkpoints(checkpoint or []), tuple(tenant or ["demo"])
+    if not small:
+        run_platform(
+            PlatformPlan(
+                directory=directory.resolve(),
+                checkpoints=checkpoints,
+                tenants=tenants,
+                workers=workers,
+                profile=profile,
+                api_listen=api_listen,
+                database_url=database_url,
+                redis_url=redis_url,
+            ),
+            as_json=as_json,
+        )
+        return
+    run_small(
+        CloudPlan(
+            directory=directory.resolve(),
+            checkpoints=checkpoints,
+            tenants=tenants,
+            listen=listen,
+            profile=profile,
+            workers=workers,
+            tls=with_tls(listen, tls),
+            tls_hosts=tuple(tls_host or []),
+        ),
+        as_json=as_json,
+    )
+
+
+def run_platform(plan: "PlatformPlan", *, as_json: bool) -> None:
+    """Everything until Ctrl-C; what dies is started again."""
+    from prefill_stack.local_cloud import CLOUD_FILE
+    from prefill_stack.platform.keeper import Keeper
+    from prefill_stack.platform.run import PlatformStart
+    from prefill_stack.platform.show import access_document, save_access, status_table
     from prefill_stack.supervisor import Supervisor
 
-    plan = CloudPlan(
-        directory=directory.resolve(),
-        checkpoints=parse_checkpoints(checkpoint or []),
-        tenants=tuple(tenant or ["demo"]),
-        listen=listen,
-        profile=profile,
-        workers=workers,
-        tls=with_tls(listen, tls),
-        tls_hosts=tuple(tls_host or []),
-    )
     console = people(quiet=as_json)
-    stop_on_terminate()
+    keeper = Keeper(say=console.print)
     with Supervisor() as supervisor:
-        with console.status(f"starting {workers} worker(s) and a gateway"):
+        try:
+            with console.status("starting services, control plane and datacenters"):
+                platform = PlatformStart(plan, keeper, supervisor).run()
+            save_access(platform)
+            if as_json:
+                print_json(access_document(platform, keeper))
+            else:
+                status_table(console, platform, keeper)
+            keeper.keep()
+            signal.pause()
+        except KeyboardInterrupt:
+            console.print("stopping")
+        finally:
+            keeper.stop()
+            (plan.directory / CLOUD_FILE).unlink(missing_ok=True)
+
+
+def run_small(plan: "CloudPlan", *, as_json: bool) -> None:
+    """Workers and a gateway until Ctrl-C or until one of them dies."""
+    from prefill_stack.local_cloud import save_credentials, start_cloud
+    from prefill_stack.supervisor import Supervisor
+
+    console = people(quiet=as_json)
+    with Supervisor() as supervisor:
+        with console.status(f"starting {plan.workers} worker(s) and a gateway"):
             cloud = start_cloud(supervisor, plan)
         path = save_credentials(cloud)
         try:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefill_engine.identity import identify
+from prefill_fleet.credential import GatewayCertificate, issue_gateway_certificate
 from prefill_kernels import pack
 from prefill_wire.limits import MAX_PROMPT_TOKENS
+from prefill_wire.signing import SigningKey
 
-from prefill_stack.devca import ApiKey, private_directory
-from prefill_stack.local_cloud import CloudPlan, gateway_plan, worker_plan
+from prefill_stack.devca import private_directory, write_private
+from prefill_stack.local_cloud import (
+    CERTIFICATE_MS,
+    CLOCK_SKEW_MS,
+    CloudPlan,
+    gateway_plan,
+    worker_plan,
+)
 from prefill_stack.platform.database import operator_credential, prepare_database
 from prefill_stack.platform.keeper import Keeper
 from prefill_stack.platform.parts import ProcessPart, ServicePart
@@ -98,6 +107,7 @@ class PlatformStart:
         settings = {
             **self._plan.worker_settings,
             "PREFILL_LISTEN": f"127.0.0.1:{free_port()}",  # gateways know it: it stays
+            "PREFILL_REDIS_URL_FILE": str(self._redis_file("worker")),
         }
         cloud = self._cloud(place, worker_settings=settings)
         control = self._secrets.control_key
@@ -160,12 +170,8 @@ class PlatformStart:
         cloud = self._cloud(place, gateway_settings=self._gateway_settings(place))
         addresses = [part.address("grpc") for part in workers]
         public = self._found.control_public_key
-        keys = tuple(
-            ApiKey(f"key_{tenant}", tenant, secret)
-            for tenant, secret in self._found.tenant_keys.items()
-        )
         name = f"{place.name}-gateway"
-        plan = gateway_plan(cloud, keys, addresses, public)
+        plan = gateway_plan(cloud, (), addresses, public)  # keys come by snapshot
         self._keeper.start(ProcessPart(name, self._supervisor, lambda: plan))
 
     def _gateway_settings(self, place: Place) -> dict[str, str]:
@@ -175,9 +181,31 @@ class PlatformStart:
         return {
             "PREFILL_GATEWAY_ID": f"{place.name}-gateway",
             "PREFILL_PEERS": ",".join(peers),
+            "PREFILL_GATEWAYS": str(len(self._plan.places)),
             "PREFILL_REDIS_URL_FILE": str(self._redis_file("gateway")),
             "PREFILL_CONTROL_URL": self._found.api_url,
+            "PREFILL_PEPPER_FILE": str(self._secrets.pepper),
+            **self._gateway_identity(place),
             **self._plan.gateway_settings,
+        }
+
+    def _gateway_identity(self, place: Place) -> dict[str, str]:
+        """A key of the gateway's own and the control plane's word for it."""
+        key, now_ms = SigningKey.generate(), int(time.time() * 1000)
+        certificate = GatewayCertificate(
+            gateway_id=f"{place.name}-gateway",
+            datacenter=place.name,
+            public_key=key.public_bytes,
+            not_before_ms=now_ms - CLOCK_SKEW_MS,
+            not_after_ms=now_ms + CERTIFICATE_MS,
+        )
+        signed = issue_gateway_certificate(self._secrets.control_key, certificate)
+        home = private_directory(self._plan.directory / place.name)
+        return {
+            "PREFILL_GATEWAY_KEY_FILE": str(write_private(home / "gateway.seed", key.seed())),
+            "PREFILL_GATEWAY_CERTIFICATE_FILE": str(
+                write_private(home / "gateway.certificate", signed)
+            ),
         }
 
     def _redis_file(self, role: str) -> Path:
