@@ -18,8 +18,11 @@ from prefill_data.gateway.fleet import Fleet, WorkerLink
 from prefill_data.gateway.live import go_live
 from prefill_data.gateway.metrics import GatewayMetrics
 from prefill_data.gateway.opening import Opener, OpeningRules
+from prefill_data.gateway.report import gateway_herald
 from prefill_data.gateway.requests import RequestBook
 from prefill_data.gateway.service import GatewayParts, GatewayService
+from prefill_data.metering.courier import HttpCourier
+from prefill_data.metering.shipper import Shipper
 from prefill_data.metering.spool import SPOOL_FILE, Spool
 from prefill_data.process import (
     bind_grpc,
@@ -86,7 +89,19 @@ def make_parts(settings: GatewaySettings, stop: asyncio.Event, now: Clock) -> Ga
         rules=rules,
         claims=Claims(spool, billing, now),
         metrics=metrics,
+        shipper=make_shipper(settings, spool, metrics),
     )
+
+
+def make_shipper(
+    settings: GatewaySettings, spool: Spool, metrics: GatewayMetrics
+) -> Shipper | None:
+    """None when there is no control plane to ship receipts to."""
+    url = settings.link.control_url
+    if not url:
+        return None
+    courier = HttpCourier(url, settings.fleet_token, settings.tls)
+    return Shipper(settings.spool_dir, lambda: spool.durable_bytes, courier, metrics.registry)
 
 
 async def listen(settings: GatewaySettings, parts: GatewayParts, stack: AsyncExitStack) -> str:
@@ -102,11 +117,16 @@ async def listen(settings: GatewaySettings, parts: GatewayParts, stack: AsyncExi
     return address
 
 
-def tasks_of(parts: GatewayParts) -> list[Coroutine[Any, Any, None]]:
+def tasks_of(settings: GatewaySettings, parts: GatewayParts) -> list[Coroutine[Any, Any, None]]:
     """What a gateway does besides answering, for as long as it runs."""
     tasks = [parts.fleet.watch(), sweep(parts, now_ms), parts.live.limiter.run()]
     if parts.live.feed is not None:
         tasks.append(parts.live.feed.watch())
+    if parts.shipper is not None:
+        tasks.append(parts.shipper.run())
+    herald = gateway_herald(settings, parts, now_ms)
+    if herald is not None:
+        tasks.append(herald.run())
     return tasks
 
 
@@ -121,7 +141,7 @@ async def serve(stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         stack.callback(parts.claims.close)
         stack.push_async_callback(parts.live.close)
-        for task in tasks_of(parts):
+        for task in tasks_of(settings, parts):
             stack.callback(until_stop(task, stop).cancel)
         address = await listen(settings, parts, stack)
         metrics_address = serve_metrics(settings.metrics_listen, parts.metrics.registry)

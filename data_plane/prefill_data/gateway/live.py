@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from prefill_data.errors import SettingsError
 from prefill_data.gateway.callers import KeyFileSource, KeySource
@@ -18,9 +16,9 @@ from prefill_data.gateway.snapshot_feed import SnapshotFeed
 from prefill_data.gateway.snapshots import SnapshotKeys, SnapshotState
 from prefill_data.limits.limiter import Limiter
 from prefill_data.limits.store import LocalStore, RedisStore, SurvivingStore
+from prefill_data.redis_client import connect
 from prefill_data.settings import GatewaySettings
 
-ANSWER_SECONDS = 1.0
 Clock = Callable[[], int]
 
 
@@ -60,16 +58,6 @@ def go_live(settings: GatewaySettings, registry: CollectorRegistry, now_ms: Cloc
         limiter=Limiter(store, steady),
         feed=SnapshotFeed(redis, settings.control_public_key, state, registry),
         redis=redis,
-    )
-
-
-def connect(url: str) -> Redis:
-    """A client that answers or fails within a second: who waits for it goes on without."""
-    return Redis.from_url(
-        url,
-        socket_timeout=2 * ANSWER_SECONDS,
-        socket_connect_timeout=ANSWER_SECONDS,
-        retry=Retry(NoBackoff(), 0),
     )
 
 

@@ -21,6 +21,7 @@ from prefill_data.gateway.metrics import GatewayMetrics
 from prefill_data.gateway.opening import Opener, OpeningRules
 from prefill_data.gateway.relay import relay_prompt
 from prefill_data.gateway.requests import GatewayAttempt, RequestBook
+from prefill_data.metering.shipper import Shipper
 from prefill_data.refusals import Context, Guard
 
 log = structlog.get_logger()
@@ -38,6 +39,7 @@ class GatewayParts:
     rules: OpeningRules
     claims: Claims
     metrics: GatewayMetrics
+    shipper: Shipper | None = None
 
     def end_overdue(self, now_ms: int) -> None:
         """End what is beyond its deadline or lease; Unix milliseconds."""

@@ -27,6 +27,7 @@ from prefill_data.process import (
     serve_metrics,
     until_stop,
 )
+from prefill_data.redis_client import connect
 from prefill_data.refusals import SERVER_OPTIONS
 from prefill_data.settings import Address, Tls, WorkerSettings
 from prefill_data.transport.server import DataPlan, DataServer
@@ -34,6 +35,7 @@ from prefill_data.worker.attempts import AttemptBook, AttemptLimits
 from prefill_data.worker.backend import PrefillBackend
 from prefill_data.worker.metrics import WorkerMetrics
 from prefill_data.worker.prefill import Surroundings
+from prefill_data.worker.report import worker_herald
 from prefill_data.worker.service import Listing, WorkerService
 from prefill_data.worker.step_backend import StepBackend
 
@@ -95,6 +97,11 @@ async def serve(stop: asyncio.Event) -> None:
         addresses = await listen(settings, parts, stack)
         metrics_address = serve_metrics(settings.metrics_listen, metrics.registry)
         stack.callback(until_stop(sweep(book, now_ms), stop).cancel)
+        if settings.redis_url:
+            redis = connect(settings.redis_url)
+            stack.push_async_callback(redis.aclose)
+            herald = worker_herald(settings, redis, book, addresses["grpc"], now_ms)
+            stack.callback(until_stop(herald.run(), stop).cancel)
         say_ready({**addresses, "metrics": metrics_address})
         await stop.wait()
 

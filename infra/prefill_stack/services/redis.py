@@ -37,7 +37,7 @@ ROLES: Mapping[str, str] = {
     "control": f"~prefill:* &prefill:* {_SAFE}",
     "gateway": "~prefill:snapshot:* ~prefill:epoch:* ~prefill:limits:* ~prefill:fleet:* "
     f"&prefill:* {_SAFE}",
-    "worker": "~prefill:fleet:worker:* +@connection +@read +set +expire +pexpire +del +ping",
+    "worker": "~prefill:fleet:worker:* +@connection +@read +set +hset +expire +pexpire +del +ping",
 }
 ANSWER_SECONDS = 3.0
 

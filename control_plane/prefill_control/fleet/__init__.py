@@ -1,0 +1,1 @@
+"""Fleet: workers and gateways as their heartbeats tell."""
