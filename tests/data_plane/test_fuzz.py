@@ -56,7 +56,7 @@ FUZZ = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-LONG_FUZZ = settings(FUZZ, max_examples=3000)
+LONG_FUZZ = settings(FUZZ, max_examples=800)
 
 
 @pytest.fixture
