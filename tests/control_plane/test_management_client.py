@@ -131,7 +131,8 @@ async def limits_are_set_and_lifted(world):
 
 
 @reaches("createDatacenter", "listDatacenters", "readDatacenter", "updateDatacenter",
-         "cordonDatacenter", "uncordonDatacenter", "drainDatacenter", "undrainDatacenter")  # fmt: skip
+         "cordonDatacenter", "uncordonDatacenter", "drainDatacenter",
+         "undrainDatacenter")  # fmt: skip
 async def a_datacenter_works_and_rests(world):
     nouns, made = world.operator.datacenters, await world.datacenter(accelerators={"h100": 8})
     states = [(await getattr(nouns, move)(made.name)).state
@@ -151,7 +152,9 @@ async def wishes_and_rules_are_kept(world):
     assert before.version == NO_VERSION
     values = PreferenceValues(wishes=[made.name], max_price_micros=5)
     kept = await admin.preferences.put(tenant_id, values, version=before.version)
-    assert kept.values() == values
+    assert (kept.values().wishes, kept.max_price_micros) == ([made.name], 5)
+    with pytest.raises(errors.ChangedMeanwhileError):
+        await admin.preferences.put(tenant_id, kept.values(), version=NO_VERSION)
     rule = await admin.residency.put(tenant_id, ["EU"], version=NO_VERSION)
     lifted = await admin.residency.put(tenant_id, [], version=rule.version)
     assert (await admin.residency.read(tenant_id)) == lifted
