@@ -44,11 +44,18 @@ def is_option(argument):
     return argument.annotation is not None and "typer." in ast.unparse(argument.annotation)
 
 
+def is_command(node, tree):
+    """Whether `register` hands this function to typer: then its parameters are options."""
+    return f"command()({node.name})" in ast.unparse(tree)
+
+
 def wide_functions(name, tree):
     kernels = name.startswith("kernels/prefill_kernels/")
     limit = POSITIONAL_PARAMETERS_KERNELS if kernels else POSITIONAL_PARAMETERS
     found = []
     for node in functions(tree):
+        if is_command(node, tree):
+            continue
         arguments = node.args.posonlyargs + node.args.args
         positional = [a.arg for a in arguments if not is_option(a)]
         count = len([arg for arg in positional if arg not in ("self", "cls")])
@@ -95,6 +102,8 @@ def test_the_function_detector_fires(lines, fires):
         ("def f(a, b, c, d, e): ...", False),
         ("def f(self, a, b, c, d, e, *, g): ...", False),
         ("def f(a, b, c, d, e, g): ...", True),
+        ("def f(a, b, c, d, e, g): ...\napp.command()(f)", False),
+        ("def f(a, b, c, d, e, g): ...\napp.command()(h)", True),
     ],
 )
 def test_the_parameter_detector_fires(source, fires):

@@ -58,34 +58,43 @@ def stop_on_terminate() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
+Checkpoints = Annotated[
+    list[str] | None, typer.Option(help="NAME=FOLDER of a checkpoint (default: the shipped).")
+]
+Small = Annotated[bool, typer.Option("--small", help="Worker and gateway alone, keys from a file.")]
+Listen = Annotated[str, typer.Option(help="With --small: the gateway's HOST:PORT.")]
+ApiListen = Annotated[str, typer.Option(help="HOST:PORT of the REST API; port 0: a free one.")]
+DatabaseUrl = Annotated[
+    str, typer.Option(envvar="PREFILL_ADMIN_DATABASE_URL", help="PostgreSQL instead of ours.")
+]
+RedisUrl = Annotated[str, typer.Option(envvar="PREFILL_REDIS_URL", help="Redis instead of ours.")]
+Workers = Annotated[int, typer.Option(min=1, max=64, help="Workers in each datacenter.")]
+WithTls = Annotated[
+    bool | None, typer.Option(help="With --small: TLS; an authority is made. Needed off loopback.")
+]
+TlsHosts = Annotated[
+    list[str] | None, typer.Option(help="With --small: names that others reach this machine by.")
+]
+Profile = Annotated[str, typer.Option(help="Numerics profile: fp32 or bf16-cache.")]
+Tenants = Annotated[list[str] | None, typer.Option(help="Tenants that get a key.")]
+Directory = Annotated[Path, typer.Option(help="Data, keys, logs, spools.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the access as JSON.")]
+
+
 def up(
-    checkpoint: Annotated[
-        list[str] | None, typer.Option(help="NAME=FOLDER of a checkpoint (default: the shipped).")
-    ] = None,
-    small: Annotated[
-        bool, typer.Option("--small", help="Worker and gateway alone, keys from a file.")
-    ] = False,
-    listen: Annotated[str, typer.Option(help="With --small: the gateway's HOST:PORT.")] = (
-        "127.0.0.1:0"
-    ),
-    api_listen: Annotated[str, typer.Option(help="HOST:PORT of the REST API.")] = "127.0.0.1:0",
-    database_url: Annotated[
-        str, typer.Option(envvar="PREFILL_ADMIN_DATABASE_URL", help="PostgreSQL instead of ours.")
-    ] = "",
-    redis_url: Annotated[
-        str, typer.Option(envvar="PREFILL_REDIS_URL", help="Redis instead of ours.")
-    ] = "",
-    workers: Annotated[int, typer.Option(min=1, max=64, help="Workers a datacenter.")] = 1,
-    tls: Annotated[
-        bool | None, typer.Option(help="TLS with an authority of its own; needed off loopback.")
-    ] = None,
-    tls_host: Annotated[
-        list[str] | None, typer.Option(help="Names that others reach this machine by.")
-    ] = None,
-    profile: Annotated[str, typer.Option(help="Numerics profile: fp32 or bf16-cache.")] = "fp32",
-    tenant: Annotated[list[str] | None, typer.Option(help="Tenants that get a key.")] = None,
-    directory: Annotated[Path, typer.Option(help="Keys, logs, spool.")] = DEFAULT_DIRECTORY,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the access as JSON.")] = False,
+    checkpoint: Checkpoints = None,
+    small: Small = False,
+    listen: Listen = "127.0.0.1:0",
+    api_listen: ApiListen = "127.0.0.1:0",
+    database_url: DatabaseUrl = "",
+    redis_url: RedisUrl = "",
+    workers: Workers = 1,
+    tls: WithTls = None,
+    tls_host: TlsHosts = None,
+    profile: Profile = "fp32",
+    tenant: Tenants = None,
+    directory: Directory = DEFAULT_DIRECTORY,
+    as_json: AsJson = False,
 ) -> None:
     """Run the platform on this machine until Ctrl-C: services, control plane, two datacenters."""
     quiet_libraries()
