@@ -24,6 +24,7 @@ KEYS = [
     "concurrent_equal",
     "fallback_tokens_equal",
     "usage_rows_after_kill",
+    "usage_row_read_back",
     "wall_seconds",
 ]
 KEPT = DemoResult(
@@ -36,6 +37,7 @@ KEPT = DemoResult(
     concurrent_equal=True,
     fallback_tokens_equal=True,
     usage_rows_after_kill=0,
+    usage_row_read_back=True,
 )
 BROKEN = {
     "tokens_equal": False,
@@ -46,6 +48,7 @@ BROKEN = {
     "concurrent_equal": False,
     "fallback_tokens_equal": False,
     "usage_rows_after_kill": 1,
+    "usage_row_read_back": False,
 }
 
 

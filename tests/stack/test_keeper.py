@@ -23,6 +23,9 @@ class StandIn:
         self.alive = True
         self.started.set()
 
+    def destroy(self):
+        self.log.append(("destroy", self.name))
+
     def stop(self):
         self.log.append(("stop", self.name))
         self.alive = False
@@ -69,6 +72,12 @@ def test_what_dies_is_started_again_even_after_refusals(keeper, story):
     assert story.count(("start", "b")) == 1
 
 
+def test_what_is_destroyed_is_stopped_before(keeper, story):
+    keeper.start(StandIn("a", story))
+    keeper.destroy()
+    assert story == [("start", "a"), ("stop", "a"), ("destroy", "a")]
+
+
 def test_after_stop_nothing_is_started(keeper, story):
     part = StandIn("a", story)
     keeper.start(part)
@@ -83,3 +92,28 @@ def test_delays_grow_and_are_bounded():
     assert delays == sorted(delays)
     assert delays[0] < 1 < delays[4]
     assert delays[-1] == delay_seconds(10**6) == LONGEST_DELAY_SECONDS
+
+
+def test_what_was_started_again_stops_in_its_turn(keeper, story):
+    """A process is told of its parent's death when the thread ends that started it."""
+    first, second = StandIn("a", story), StandIn("b", story)
+    starters = []
+
+    def start():
+        starters.append(threading.current_thread())
+        StandIn.start(second)
+
+    def stop():
+        story.append(("lives", [thread.is_alive() for thread in starters]))
+        StandIn.stop(second)
+
+    second.start, second.stop = start, stop
+    keeper.start(first)
+    keeper.start(second)
+    keeper.keep()
+    second.started.clear()
+    second.alive = False
+    assert second.started.wait(timeout=30)
+    keeper.stop()
+    assert len(starters) == 2
+    assert story[-3:] == [("lives", [True, True]), ("stop", "b"), ("stop", "a")]

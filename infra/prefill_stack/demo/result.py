@@ -25,6 +25,7 @@ class DemoResult:
     concurrent_equal: bool = False
     fallback_tokens_equal: bool = False
     usage_rows_after_kill: int = -1
+    usage_row_read_back: bool = False
     wall_seconds: float = 0.0
 
     def document(self) -> dict[str, object]:
@@ -41,6 +42,7 @@ class DemoResult:
             "recall without the state is not below 50%": self.mqar_recall_zeroed < RECALL_ZEROED,
             "two tenants at once did not both get exact tokens": self.concurrent_equal,
             "tokens after the kill differ": self.fallback_tokens_equal,
+            "the long prompt's usage row is not in the API": self.usage_row_read_back,
             "the killed request left a receipt": self.usage_rows_after_kill == 0,
         }
         return [promise for promise, kept in checks.items() if not kept]

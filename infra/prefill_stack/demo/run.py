@@ -14,31 +14,40 @@ from prefill_engine.engine import StepEngine
 from prefill_stack import shipped
 from prefill_stack.demo import scenes
 from prefill_stack.demo.decoding import Continuation, continue_greedily
+from prefill_stack.demo.door import Door
 from prefill_stack.demo.oracle import Questions, ask_oracle
 from prefill_stack.demo.prompt import read_prompt
 from prefill_stack.demo.result import DemoResult
 from prefill_stack.local_cloud import CloudPlan, LocalCloud, begin_cloud, finish_cloud
+from prefill_stack.platform.keeper import Keeper
+from prefill_stack.platform.plan import PLACES, PlatformPlan
+from prefill_stack.platform.run import Platform, PlatformStart
 from prefill_stack.supervisor import Supervisor
 
 TENANTS = ("amber", "birch")
 SHORT_TOKENS = 2_049  # one step of 2,048 and one token: a boundary on purpose
 OTHER_TOKENS = 1_000
 KILLED_AT_CHUNK = 3
-ROUTING_THRESHOLD_TOKENS = 512
+THRESHOLD = {"PREFILL_ROUTING_THRESHOLD_TOKENS": "512"}
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What the scenes play on."""
+    """What the scenes play on; `doomed` is the cloud whose worker is killed in scene d."""
 
     folder: Path
-    cloud: LocalCloud
+    platform: Platform
     doomed: LocalCloud
     code_lm: StepEngine
     mqar: StepEngine
     prompt: Sequence[int]
+
+    @property
+    def door(self) -> Door:
+        """Where scenes a to c go in."""
+        return Door.of_platform(self.platform)
 
     @property
     def short(self) -> list[int]:
@@ -49,24 +58,26 @@ class Stage:
         return list(self.prompt[-OTHER_TOKENS:])
 
 
-def cloud_plans(folder: Path) -> tuple[CloudPlan, CloudPlan]:
-    """The cloud of scenes a to c, and the one whose worker is killed in scene d."""
-    code_lm, mqar = shipped.checkpoint(shipped.CODE_LM), shipped.checkpoint(shipped.MQAR)
-    threshold = {"PREFILL_ROUTING_THRESHOLD_TOKENS": str(ROUTING_THRESHOLD_TOKENS)}
-    whole = CloudPlan(
-        folder / "cloud",
-        {shipped.CODE_LM: code_lm, shipped.MQAR: mqar},
+def platform_plan(folder: Path) -> PlatformPlan:
+    """The platform of scenes a to c: everything real, in one datacenter."""
+    return PlatformPlan(
+        folder / "platform",
+        {name: shipped.checkpoint(name) for name in (shipped.CODE_LM, shipped.MQAR)},
+        places=PLACES[:1],
         tenants=TENANTS,
-        gateway_settings=threshold,
+        gateway_settings=THRESHOLD,
     )
-    doomed = CloudPlan(
+
+
+def doomed_plan(folder: Path) -> CloudPlan:
+    """The small cloud of scene d; its worker kills itself at a chunk index."""
+    return CloudPlan(
         folder / "doomed",
-        {shipped.CODE_LM: code_lm},
+        {shipped.CODE_LM: shipped.checkpoint(shipped.CODE_LM)},
         tenants=TENANTS,
         worker_settings={"PREFILL_FAILPOINTS": f"worker.chunk@{KILLED_AT_CHUNK}=kill"},
-        gateway_settings=threshold,
+        gateway_settings=THRESHOLD,
     )
-    return whole, doomed
 
 
 def greatest_difference(ours: Continuation, theirs: Continuation) -> float:
@@ -77,7 +88,7 @@ def greatest_difference(ours: Continuation, theirs: Continuation) -> float:
 async def scene_a(stage: Stage, result: DemoResult, say: Say) -> Continuation:
     """The long prompt, alone on the machine: its timeline is honest."""
     started = time.perf_counter()
-    state = await scenes.prefill(stage.cloud, TENANTS[0], stage.code_lm, stage.prompt)
+    state = await scenes.prefill(stage.door, TENANTS[0], stage.code_lm, stage.prompt)
     loaded = time.perf_counter()
     ours = continue_greedily(stage.code_lm, state.tensors, stage.prompt, scenes.NEW_TOKENS)
     result.prompt_tokens = len(stage.prompt)
@@ -85,11 +96,15 @@ async def scene_a(stage: Stage, result: DemoResult, say: Say) -> Continuation:
     result.state_bytes_raw, result.state_bytes_sent = state.bytes_raw, state.bytes_sent
     result.timeline_ms = scenes.timeline_of(state, ours)
     say(f"a  {len(stage.prompt):,} tokens prefilled by the cloud in {loaded - started:.1f} s")
+    key = stage.platform.tenant_keys[TENANTS[0]]
+    billed = await scenes.billed_tokens(stage.platform.api_url, key, state.request_id)
+    result.usage_row_read_back = billed == len(stage.prompt)
+    say(f"   its usage row, read back over REST, bills {billed:,} tokens")
     return ours
 
 
 async def scene_b(stage: Stage, result: DemoResult, say: Say) -> None:
-    found = await scenes.recall(stage.cloud, TENANTS[0], stage.mqar)
+    found = await scenes.recall(stage.door, TENANTS[0], stage.mqar)
     result.mqar_recall, result.mqar_recall_zeroed = found.whole, found.zeroed
     say(f"b  recall {found.whole:.1%}; with the recurrent state zeroed {found.zeroed:.1%}")
 
@@ -110,7 +125,7 @@ async def play(stage: Stage, result: DemoResult, say: Say) -> None:
     oracle = asyncio.create_task(ask_oracle(questions))
     try:
         await scene_b(stage, result, say)
-        pair = await scenes.two_tenants(stage.cloud, stage.code_lm, (stage.short, stage.other))
+        pair = await scenes.two_tenants(stage.door, stage.code_lm, (stage.short, stage.other))
         say("c  two tenants asked at once; both answered")
         fallback_tokens, result.usage_rows_after_kill = await scene_d(stage, say)
         say("   waiting for plain transformers, in its own process, to do the same work")
@@ -129,17 +144,21 @@ def run_demo(say: Say) -> DemoResult:
     """The whole demo; leaves no process and no file behind."""
     started = time.perf_counter()
     result = DemoResult()
+    keeper = Keeper(say=say)
     with tempfile.TemporaryDirectory(prefix="prefill-demo-") as name, Supervisor() as supervisor:
         folder = Path(name)
-        starting = [begin_cloud(supervisor, plan) for plan in cloud_plans(folder)]
-        prompt = read_prompt()
-        code_lm = StepEngine.load(
-            shipped.checkpoint(shipped.CODE_LM), max_tokens=len(prompt) + scenes.NEW_TOKENS
-        )
-        mqar = StepEngine.load(shipped.checkpoint(shipped.MQAR), max_tokens=1_024)
-        cloud, doomed = (finish_cloud(supervisor, each) for each in starting)
-        say("   processes are up: two workers, two gateways, this one decodes")
-        stage = Stage(folder, cloud, doomed, code_lm, mqar, prompt)
-        asyncio.run(play(stage, result, say))
+        try:
+            doomed = begin_cloud(supervisor, doomed_plan(folder))
+            platform = PlatformStart(platform_plan(folder), keeper, supervisor).run()
+            prompt = read_prompt()
+            code_lm = StepEngine.load(
+                shipped.checkpoint(shipped.CODE_LM), max_tokens=len(prompt) + scenes.NEW_TOKENS
+            )
+            mqar = StepEngine.load(shipped.checkpoint(shipped.MQAR), max_tokens=1_024)
+            stage = Stage(folder, platform, finish_cloud(supervisor, doomed), code_lm, mqar, prompt)
+            say("   the platform is up: services, control plane, gateway, worker; this one decodes")
+            asyncio.run(play(stage, result, say))
+        finally:
+            keeper.destroy()
     result.wall_seconds = round(time.perf_counter() - started, 2)
     return result

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from prefill_cloud import AsyncClient, PrefilledState
+from prefill_cloud import PrefilledState
+from prefill_cloud.manage import AsyncManagementClient
 from prefill_engine.engine import StepEngine
 from prefill_engine.training.mqar import recall_batch
 
@@ -16,10 +17,13 @@ from prefill_stack.demo.decoding import (
     forced_predictions,
     without_recurrent_state,
 )
+from prefill_stack.demo.door import Door
 from prefill_stack.local_cloud import LocalCloud
 
 NEW_TOKENS = 64
 DEADLINE_SECONDS = 120.0
+USAGE_SECONDS = 30.0  # a gateway ships its receipts within seconds
+LOOK_SECONDS = 0.25
 MQAR_SEED = 20_26
 MQAR_SEQUENCES = 16
 MQAR_PAIRS = 32
@@ -43,32 +47,22 @@ class Fallback:
     usage_rows: int
 
 
-def client_of(cloud: LocalCloud, tenant: str) -> AsyncClient:
-    """An SDK client with this tenant's key and the pinned control key."""
-    return AsyncClient(
-        cloud.endpoint,
-        cloud.key_of(tenant),
-        control_public_key=cloud.control_public_key,
-        tls_roots=cloud.tls_roots,
-    )
-
-
 async def prefill(
-    cloud: LocalCloud, tenant: str, engine: StepEngine, tokens: Sequence[int]
+    door: Door, tenant: str, engine: StepEngine, tokens: Sequence[int]
 ) -> PrefilledState:
     """One verified state from the cloud for this tenant."""
-    async with client_of(cloud, tenant) as client:
+    async with door.client(tenant) as client:
         return await client.prefill(
             tokens, engine.identity, engine.schema, deadline_seconds=DEADLINE_SECONDS
         )
 
 
-async def recall(cloud: LocalCloud, tenant: str, engine: StepEngine) -> Recall:
+async def recall(door: Door, tenant: str, engine: StepEngine) -> Recall:
     """Scene b: pairs of keys and values go through the cloud; every key is asked locally."""
     batch = recall_batch(MQAR_SEED, MQAR_SEQUENCES, MQAR_PAIRS)
     split = batch.prompt_tokens + 1  # token N is the first question
     right = zeroed = 0
-    async with client_of(cloud, tenant) as client:
+    async with door.client(tenant) as client:
         for row, answers in zip(batch.tokens, batch.answers, strict=True):
             prompt, rest = row[:split].tolist(), row[split:-1].tolist()
             state = await client.prefill(
@@ -84,16 +78,26 @@ async def recall(cloud: LocalCloud, tenant: str, engine: StepEngine) -> Recall:
 
 
 async def two_tenants(
-    cloud: LocalCloud, engine: StepEngine, prompts: Sequence[Sequence[int]]
+    door: Door, engine: StepEngine, prompts: Sequence[Sequence[int]]
 ) -> list[Continuation]:
     """Scene c: two tenants ask at the same moment, with different prompts."""
-    tenants = cloud.plan.tenants[:2]
-    asked = [prefill(cloud, t, engine, p) for t, p in zip(tenants, prompts, strict=True)]
+    asked = [prefill(door, t, engine, p) for t, p in zip(door.keys, prompts, strict=True)]
     states = await asyncio.gather(*asked)
     return [
         continue_greedily(engine, state.tensors, prompt, NEW_TOKENS)
         for state, prompt in zip(states, prompts, strict=True)
     ]
+
+
+async def billed_tokens(api_url: str, key: str, request_id: str) -> int:
+    """Tokens of this request's receipt, read back over the REST API; 0 when none comes in time."""
+    async with AsyncManagementClient(api_url, key) as client:
+        for _ in range(round(USAGE_SECONDS / LOOK_SECONDS)):
+            async for receipt in client.usage.receipts():
+                if receipt.request_id == request_id:
+                    return receipt.token_count
+            await asyncio.sleep(LOOK_SECONDS)
+    return 0
 
 
 def receipts_in(spool: Path) -> int:
@@ -117,7 +121,7 @@ async def killed_worker(
     """Scene d: the worker dies mid-stream; the session answers by local prefill."""
     spool = cloud.plan.directory / "gateway" / "spool"
     before = receipts_in(spool)
-    async with client_of(cloud, tenant) as client:
+    async with Door.of_cloud(cloud).client(tenant) as client:
         session = client.session(engine)
         result = await session.generate(list(prompt), max_new_tokens=NEW_TOKENS)
     return Fallback(result.tokens, result.route, result.reason, receipts_in(spool) - before)

@@ -40,6 +40,10 @@ class Part(Protocol):
         """Stop it and reap it."""
         ...
 
+    def destroy(self) -> None:
+        """Remove what it keeps; it is stopped."""
+        ...
+
 
 def delay_seconds(failures: int) -> float:
     """How long to wait before the start after so many failures in a row: doubling, bounded."""
@@ -68,7 +72,8 @@ class Keeper:
     clock: Callable[[], float] = time.monotonic
     kept: list[Kept] = field(default_factory=list)
     _leaving: threading.Event = field(default_factory=threading.Event)
-    _threads: list[threading.Thread] = field(default_factory=list)
+    _stopped: threading.Event = field(default_factory=threading.Event)
+    _watches: list[tuple[threading.Thread, threading.Event]] = field(default_factory=list)
 
     def start(self, part: Part) -> None:
         """Start a part for the first time; its failure is the caller's."""
@@ -79,18 +84,38 @@ class Keeper:
     def keep(self) -> None:
         """From now on what dies is started again."""
         for kept in self.kept:
-            thread = threading.Thread(target=self._watch, args=(kept,), daemon=True)
-            self._threads.append(thread)
+            quiet = threading.Event()
+            thread = threading.Thread(target=self._hold, args=(kept, quiet), daemon=True)
+            self._watches.append((thread, quiet))
             thread.start()
 
     def stop(self) -> None:
         """No restart any more; everything down, last started first. Twice is fine."""
         self._leaving.set()
-        for thread in self._threads:
-            thread.join()
-        self._threads.clear()
+        for _, quiet in self._watches:
+            quiet.wait()
         while self.kept:
             self.kept.pop().part.stop()
+        self._stopped.set()
+        for thread, _ in self._watches:
+            thread.join()
+        self._watches.clear()
+
+    def _hold(self, kept: Kept, quiet: threading.Event) -> None:
+        """Watch, then stay: Linux tells a process that its parent died when the thread ends that
+        started it, and what was started again here has to stop in its turn, not before."""
+        try:
+            self._watch(kept)
+        finally:
+            quiet.set()
+        self._stopped.wait()
+
+    def destroy(self) -> None:
+        """Stop, and remove the data that services keep outside of the platform's folder."""
+        parts = [kept.part for kept in self.kept]
+        self.stop()
+        for part in parts:
+            part.destroy()
 
     def _watch(self, kept: Kept) -> None:
         while not self._leaving.wait(LOOK_SECONDS):

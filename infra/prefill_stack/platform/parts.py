@@ -33,6 +33,10 @@ class ServicePart:
         """Stop cleanly."""
         self._service.stop()
 
+    def destroy(self) -> None:
+        """Remove the data for good."""
+        self._service.destroy()
+
 
 class ProcessPart:
     """One of our processes; its plan is made at each start, so that addresses may have changed."""
@@ -70,6 +74,9 @@ class ProcessPart:
             self._supervisor.children.remove(self.child)
             stop_child(self.child)
             self.child = None
+
+    def destroy(self) -> None:
+        """Its files lie in the platform's folder: whoever owns that removes them."""
 
     def address(self, name: str) -> str:
         """host:port that the process reported."""
