@@ -232,12 +232,26 @@ class StepEngine:
         self.step([(handle, 1)])
         return self.last_logits(handle)
 
+    def score(self, handle: Handle, tokens: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Append given tokens and give the logits `[n, vocab]` fp32 that follow each of them."""
+        sequence = self._sequence(handle)
+        ids = np.array(tokens, dtype=np.int64)
+        self._check_tokens(ids)
+        start, end = sequence.position, sequence.position + len(ids)
+        if end > len(sequence.tokens):
+            message = f"{len(ids)} tokens at {start} of {len(sequence.tokens)}"
+            raise SequenceError(message, "open it with a larger capacity")
+        sequence.tokens[start:end] = ids
+        hidden = self.model.forward(torch.from_numpy(ids), sequence.state, start, every=True)
+        sequence.hidden, sequence.position = hidden[-1:], end
+        return np.asarray(self.model.logits(hidden).numpy())
+
     def last_logits(self, handle: Handle) -> np.ndarray:
         """Logits `[vocab]` fp32 after the last token that was stepped over."""
         hidden = self._sequence(handle).hidden
         if hidden is None:
             raise SequenceError("no token was stepped over yet", "step first")
-        return self.model.logits(hidden).numpy()
+        return np.asarray(self.model.logits(hidden)[0].numpy())
 
     def close(self, handle: Handle) -> None:
         """Free a sequence; closing twice is fine."""

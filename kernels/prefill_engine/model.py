@@ -43,8 +43,13 @@ class KimiLinear:
             self.norms.append((first, second))
 
     @torch.inference_mode()
-    def forward(self, tokens: Tensor, state: StateTensors, start: int) -> Tensor:
-        """Advance `state` over `tokens` `[T]` at position `start`; the last hidden row `[D]`."""
+    def forward(
+        self, tokens: Tensor, state: StateTensors, start: int, *, every: bool = False
+    ) -> Tensor:
+        """Advance `state` over `tokens` `[T]` at position `start`; the last hidden row `[1, D]`.
+
+        With `every`, all rows `[T, D]`: what scoring a given text needs.
+        """
         space, eps = self.space, self.config.eps
         shape = (len(tokens), self.config.hidden)
         x = torch.index_select(self.embedding, 0, tokens, out=space.take("residual", *shape))
@@ -60,13 +65,13 @@ class KimiLinear:
                 attention(inner, x, (recurrent, conv), space)
             rms_norm(x, after, eps, inner)
             feed(inner, x, space)
-        last = torch.empty(1, self.config.hidden)
-        return rms_norm(x[-1:], self.norm, eps, last)[0]
+        kept = x if every else x[-1:]
+        return rms_norm(kept, self.norm, eps, torch.empty(kept.shape))
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits `[vocab]` of a last hidden row."""
-        return self.head @ hidden
+        """Logits `[T, vocab]` of hidden rows."""
+        return hidden @ self.head.T
 
 
 def _feed(weights: Weights, prefix: str, config: ModelConfig, index: int) -> Feed:

@@ -129,3 +129,17 @@ def test_a_state_fits_its_capacity_and_that_the_limit(engine, capacity, message)
     covered, tensors = state_of(engine, 5)
     with pytest.raises(TokenOutOfRange, match=message):
         engine.load_state(covered, tensors, capacity)
+
+
+def test_scoring_a_text_is_decoding_it_token_by_token(engine):
+    covered, tensors = state_of(engine, 5)
+    text = [3, 1, 4, 1, 5, 9, 2, 6]
+    scored = engine.load_state(covered, tensors, 20)
+    decoded = engine.load_state(covered, tensors, 20)
+    logits = engine.score(scored, text)
+    for row, token in zip(logits, text, strict=True):
+        assert np.abs(row - engine.decode_step(decoded, token)).max() < 1e-4
+    assert engine.position(scored) == engine.position(decoded) == 13
+    assert np.abs(engine.last_logits(scored) - logits[-1]).max() < 1e-5
+    with pytest.raises(SequenceError, match="8 tokens at 13 of 20"):
+        engine.score(scored, text)
