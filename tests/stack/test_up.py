@@ -73,7 +73,7 @@ def test_up_runs_until_it_is_told_to_stop(start, tmp_path, number):
     left = json.loads((tmp_path / ".prefill" / "cloud.json").read_text(encoding="utf-8"))
     assert left["endpoint"] == access["endpoint"]
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     assert not any(psutil.pid_exists(pid) for pid in access["processes"].values())
@@ -85,7 +85,7 @@ def test_nothing_is_left_when_up_is_killed(start):
     children = [psutil.Process(pid) for pid in read_access(process)["processes"].values()]
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert not alive
 
 
@@ -93,7 +93,7 @@ def test_a_dead_worker_ends_up_and_is_named(start):
     process = start()
     pids = read_access(process)["processes"]
     os.kill(pids["worker-0"], signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "worker-0 stopped with exit code -9" in errors
     assert not psutil.pid_exists(pids["gateway"])
@@ -102,7 +102,7 @@ def test_a_dead_worker_ends_up_and_is_named(start):
 def test_a_port_in_use_is_one_line(start):
     with socket.create_server(("127.0.0.1", 0)) as holder:
         address = f"127.0.0.1:{holder.getsockname()[1]}"
-        _, errors = (process := start("--listen", address)).communicate(timeout=60)
+        _, errors = (process := start("--listen", address)).communicate(timeout=120)
     assert process.returncode == 1
     assert f"the gateway cannot listen on {address}" in errors
     assert "Traceback" not in errors
