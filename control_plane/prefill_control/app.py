@@ -20,6 +20,7 @@ from prefill_control.audit.controller import AuditController
 from prefill_control.datacenters.controller import DatacenterController
 from prefill_control.datacenters.wishes_controller import RouteController, WishController
 from prefill_control.db import Database, PoolPlan, utc_now
+from prefill_control.fleet.controller import FleetController
 from prefill_control.keys.controller import KeyCheckController, KeyController
 from prefill_control.members.controller import MemberController, SessionController
 from prefill_control.models.controller import GrantController, ModelController
@@ -64,6 +65,7 @@ NOUNS: list[ControllerRouterHandler] = [
     QuoteController,
     UsageController,
     IngestController,
+    FleetController,
 ]
 
 

@@ -37,7 +37,7 @@ ROWS = {
     "retireModel": P, "restoreModel": P,
     "listModelGrants": READ, "createModelGrant": P, "deleteModelGrant": P,
     "listPrices": READ, "createPrice": P, "listPriceOverrides": READ, "createPriceOverride": P,
-    "createQuote": READ,
+    "createQuote": READ, "listFleet": P,
     "listUsage": Scope.USAGE_READ, "listReceipts": Scope.USAGE_READ,
     "listRequests": Scope.USAGE_READ, "readRequest": Scope.USAGE_READ,
 }  # fmt: skip

@@ -1,8 +1,10 @@
 """The fleet as its heartbeats tell: signed ones are believed, silent processes age out."""
 
 import datetime as dt
+from dataclasses import replace
 
 import pytest
+from control_api import ControlApi
 from prefill_control.fleet.service import FORGET_MS, fleet_view
 from prefill_data.heartbeats import Herald, installed_version
 from prefill_fleet.credential import (
@@ -142,6 +144,35 @@ def test_a_gateways_signature_is_no_workers():
     good = seal(credential, "heartbeat", b"body")
     identity, body = open_sealed(CONTROL.public_bytes, "heartbeat", good, NOW_MS, 100)
     assert (identity.role, identity.name, body) == (Role.GATEWAY, "g1", b"body")
+
+
+async def test_operators_see_the_fleet_over_rest_and_hear_when_redis_is_away(urls, tmp_path):
+    server = Redis(RedisPlan(tmp_path / "own"))
+    server.start()
+    api = ControlApi(urls.app, redis_url=server.url("control"))
+    api.now = NOW
+    operator = await api.operator()
+    names = {WORKER_BEATS_KEY: (worker_credential(), beat(models=("kimi",))),
+             GATEWAY_BEATS_KEY: (gateway_credential(), beat("g1"))}  # fmt: skip
+    certified = api.settings.control_public_key
+    assert certified != CONTROL.public_bytes
+    async with Client.from_url(server.url("control")) as client:
+        for key, (credential, made) in names.items():
+            await client.hset(key, made.name, seal_heartbeat(credential, made))
+    assert (await api.send(operator, "GET", "/v1/fleet")).json()["items"] == []  # a stranger's
+    api.settings = replace(api.settings, control_seed=CONTROL.seed())
+    api.app.state["settings"] = api.settings
+    items = (await api.send(operator, "GET", "/v1/fleet?role=worker")).json()["items"]
+    assert [(each["name"], each["state"], each["models"]) for each in items] == [
+        ("w1", "live", ["kimi"])
+    ]
+    assert len((await api.send(operator, "GET", "/v1/fleet?datacenter=fra")).json()["items"]) == 2
+    assert (await api.send(operator, "GET", "/v1/fleet?datacenter=iad")).json()["items"] == []
+    server.destroy()
+    away = await api.send(operator, "GET", "/v1/fleet")
+    assert (away.status_code, away.json()["code"]) == (503, "UNAVAILABLE")
+    assert int(away.headers["Retry-After"]) > 0
+    await api.close()
 
 
 def test_the_version_is_the_installed_one():

@@ -241,6 +241,15 @@ async def every_change_left_a_row(world):
     assert issued.secret.text not in repr(row)
 
 
+@reaches("listFleet")
+async def a_fleet_that_told_nothing_is_empty(world):
+    assert await every(world.operator.fleet.list(role="worker")) == []
+    admin, _ = await world.admin()
+    with pytest.raises(errors.ManagementError) as refused:
+        await every(admin.fleet.list())
+    assert refused.value.code == "PERMISSION_DENIED"
+
+
 def verbs_of(client):
     """Every verb of every noun, by operation."""
     kinds = [type(value) for value in vars(client).values() if isinstance(value, Noun)]

@@ -6,6 +6,7 @@ from prefill_cloud.manage import (
     audit,
     datacenters,
     errors,
+    fleet,
     keys,
     limits,
     members,
@@ -18,6 +19,7 @@ from prefill_cloud.manage import (
 from prefill_control.audit.controller import AuditView
 from prefill_control.datacenters import schemas as places
 from prefill_control.errors import PROBLEMS, ProblemCode
+from prefill_control.fleet import schemas as fleets
 from prefill_control.keys import schemas as key_schemas
 from prefill_control.members import schemas as people
 from prefill_control.models import schemas as goods
@@ -56,6 +58,8 @@ MIRRORS = [
     (usage.Receipt, usages.ReceiptView),
     (usage.RequestRecord, usages.RequestView),
     (audit.AuditRow, AuditView),
+    (fleet.FleetProcess, fleets.ProcessView),
+    (fleet.FleetLink, fleets.LinkView),
 ]
 
 

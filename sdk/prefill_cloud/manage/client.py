@@ -16,6 +16,7 @@ from prefill_cloud.manage.audit import Audit
 from prefill_cloud.manage.caller import Caller
 from prefill_cloud.manage.calls import Call, Rows
 from prefill_cloud.manage.datacenters import Datacenters, Preferences, Residencies
+from prefill_cloud.manage.fleet import Fleet
 from prefill_cloud.manage.keys import Keys
 from prefill_cloud.manage.limits import LimitsNoun
 from prefill_cloud.manage.members import Members, Sessions
@@ -50,6 +51,7 @@ class Account(Generic[M]):
         self.routes: Routes[M] = Routes(way)
         self.usage: Usage[M] = Usage(way)
         self.audit: Audit[M] = Audit(way)
+        self.fleet: Fleet[M] = Fleet(way)
 
 
 @dataclass(frozen=True, slots=True)
