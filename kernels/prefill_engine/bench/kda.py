@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from prefill_kernels.kda import chunk_kda
+from prefill_kernels.kda import KdaInputs, prefill_kda
 from torch import Tensor
 from torch.nn import functional
 from transformers.models.kimi_linear import modeling_kimi_linear
@@ -63,12 +63,12 @@ def draw(length: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Te
 @torch.inference_mode()
 def measure_kda(length: int, their_length: int, rounds: int) -> KdaFigures:
     """All threads; transformers' side runs over fewer tokens, its cost is linear in them."""
-    ours, few = draw(length), draw(their_length)
+    ours, few = KdaInputs(*(x[0] for x in draw(length))), draw(their_length)
     theirs: Any = modeling_kimi_linear.chunk_kimi_delta_attention
     theirs = getattr(theirs, "__wrapped__", theirs)
     left, right, out = torch.randn(3, GEMM, GEMM).unbind(0)
     sides = (
-        lambda: chunk_kda(*ours),
+        lambda: prefill_kda(ours),
         lambda: theirs(few[0] * DIM**0.5, few[1], few[2], few[3], few[4]),
         lambda: torch.mm(left, right, out=out),
     )
