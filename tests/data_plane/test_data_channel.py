@@ -174,7 +174,7 @@ async def test_nonsense_before_the_authentication_is_refused(running, name):
 
 
 async def test_a_handshake_that_trickles_is_ended(cloud, running, monkeypatch):
-    monkeypatch.setattr("prefill_data.transport.server.HANDSHAKE_SECONDS", 0.05)
+    monkeypatch.setattr("prefill_data.transport.connection.HANDSHAKE_SECONDS", 0.05)
     async with running.wire() as wire:
         await wire.reader.readexactly(39)
         wire.writer.write(encode_frame(FrameType.AUTHENTICATE, b"x" * 64)[:10])

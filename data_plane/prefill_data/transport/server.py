@@ -4,73 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
-from prefill_wire.capability import check_connection_proof, verify_capability
-from prefill_wire.channel import Authenticate, Goodbye, Progress, Pull, ServerChannel
-from prefill_wire.errors import CapabilityError, LimitExceeded, WireError
-from prefill_wire.ids import Random
+from prefill_wire.errors import WireError
 from prefill_wire.status import StatusCode
-from prometheus_client import Counter, Gauge
 
 from prefill_data.errors import DataPlaneError
 from prefill_data.settings import Address
-from prefill_data.transport.store import ChunkStore
+from prefill_data.transport.connection import (
+    HANDSHAKE_SECONDS,
+    LINGER_SECONDS,
+    READ_BYTES,
+    Connection,
+    DataPlan,
+)
+from prefill_data.transport.places import Places
 
 log = structlog.get_logger()
-READ_BYTES = 4 << 10
-WRITE_BYTES = 256 << 10  # what may lie in a connection's buffer beyond the kernel's own
-MAX_WAITING_PULLS = 1024
-HANDSHAKE_SECONDS = 10.0
-LINGER_SECONDS = 1.0
-PROGRESS_SECONDS = 1.0
-
-
-class Served(Protocol):
-    """What the server needs of an attempt."""
-
-    connection_key: bytes | None
-    connections: int
-
-    @property
-    def store(self) -> ChunkStore:
-        """The chunks."""
-        ...
-
-    @property
-    def token_count(self) -> int:
-        """Tokens of the prompt."""
-        ...
-
-    @property
-    def done_tokens(self) -> int:
-        """Tokens prefilled so far."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataPlan:
-    """What a data server is made of; `find` raises ATTEMPT_NOT_FOUND."""
-
-    worker_id: str
-    capability_key: bytes
-    find: Callable[[str, int], Served]
-    now_ms: Callable[[], int]
-    random: Random
-    max_connections: int
-    sent_bytes: Counter
-    open_connections: Gauge
 
 
 class DataServer:
-    """Listens; one `_Connection` for each socket."""
+    """Listens; one `Connection` for each socket."""
 
     def __init__(self, plan: DataPlan) -> None:
-        self._plan = plan
+        self._plan, self._places = plan, Places(plan.max_connections)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -103,10 +60,7 @@ class DataServer:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._connections) >= self._plan.max_connections:
-            full = f"{len(self._connections)} data connections are open at this worker"
-            writer.write(ServerChannel(b"").refuse(StatusCode.CAPACITY_EXHAUSTED, full))
-            await _part(writer)
+        if task is None:
             return
         self._connections.add(task)
         self._plan.open_connections.inc()
@@ -121,12 +75,16 @@ class DataServer:
             self._connections.discard(task)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(self._plan, reader, writer)
         try:
-            await _Connection(self._plan, reader, writer).serve()
+            await connection.serve(self._places)
         except (OSError, asyncio.IncompleteReadError) as error:
-            log.info("data connection broke", reason=type(error).__name__)
+            log.info("data connection broke", reason=type(error).__name__,
+                     request_id=connection.request_id)  # fmt: skip
         except (WireError, DataPlaneError) as error:
-            log.info("data connection refused", code=error.code, message=error.message)
+            self._plan.refusals.labels(code=error.code).inc()
+            log.info("data connection refused", code=error.code, message=error.message,
+                     request_id=connection.request_id)  # fmt: skip
 
 
 async def _part(writer: asyncio.StreamWriter) -> None:
@@ -138,154 +96,3 @@ async def _part(writer: asyncio.StreamWriter) -> None:
         await asyncio.wait({closed}, timeout=LINGER_SECONDS)
     finally:
         writer.transport.abort()
-
-
-async def _dead(attempt: Served) -> None:
-    """Returns once the attempt has died."""
-    while attempt.store.failure is None:
-        await attempt.store.changed()
-
-
-class _Connection:
-    """One authenticated connection: pulls come in, chunks go out in the order pulled."""
-
-    def __init__(
-        self, plan: DataPlan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self._plan, self._reader, self._writer = plan, reader, writer
-        self._channel = ServerChannel(plan.random(32))
-        self._pulls: deque[Pull] = deque()
-        self._pulled = asyncio.Event()
-        self._leaving = False
-        writer.transport.set_write_buffer_limits(high=WRITE_BYTES)
-
-    async def serve(self) -> None:
-        """Greet, authenticate, then serve until the peer leaves or the attempt ends."""
-        await self._send(self._channel.greeting())
-        try:
-            async with asyncio.timeout(HANDSHAKE_SECONDS):
-                shown = await self._authentication()
-            attempt = self._admit(shown)
-        except (WireError, DataPlaneError) as error:
-            await self._send(self._channel.refuse(error.code, error.message))
-            raise
-        except TimeoutError:
-            return
-        attempt.connections += 1
-        try:
-            await self._send(self._channel.ready())
-            await self._serve(attempt)
-        except DataPlaneError as error:
-            await self._send(self._channel.fail(error.code, error.message))
-            raise
-        finally:
-            attempt.connections -= 1
-
-    async def _authentication(self) -> Authenticate:
-        while True:
-            data = await self._reader.read(READ_BYTES)
-            if not data:
-                raise asyncio.IncompleteReadError(b"", None)
-            for event in self._channel.receive(data):
-                if isinstance(event, Authenticate):
-                    return event
-                raise CapabilityError("the first message has to authenticate")
-
-    def _admit(self, shown: Authenticate) -> Served:
-        plan = self._plan
-        capability = verify_capability(
-            plan.capability_key, shown.capability, plan.worker_id, plan.now_ms()
-        )
-        attempt = plan.find(capability.request_id, capability.attempt)
-        if attempt.connection_key is None:
-            raise CapabilityError("the attempt has no prompt yet")
-        check_connection_proof(
-            attempt.connection_key, self._channel.nonce, shown.capability, shown.proof
-        )
-        if attempt.connections >= capability.max_connections:
-            raise DataPlaneError(
-                StatusCode.TOO_MANY_CONNECTIONS,
-                f"{attempt.connections} connections are open, "
-                f"the capability allows {capability.max_connections}",
-            )
-        return attempt
-
-    async def _serve(self, attempt: Served) -> None:
-        reading = asyncio.create_task(self._read())
-        writing = asyncio.create_task(self._write(attempt))
-        dying = asyncio.create_task(_dead(attempt))
-        tasks = {reading, writing, dying}
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if dying.done() and not reading.done():
-                # The writer says so between two frames, unless its peer takes nothing any more.
-                await asyncio.wait({writing}, timeout=LINGER_SECONDS)
-            for task in (reading, writing):
-                if task.done():
-                    task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _read(self) -> None:
-        """Pulls into the queue until the peer leaves."""
-        while data := await self._reader.read(READ_BYTES):
-            for event in self._channel.receive(data):
-                if isinstance(event, Goodbye):
-                    return
-                if isinstance(event, Pull):
-                    self._take(event)
-
-    def _take(self, pull: Pull) -> None:
-        if len(self._pulls) >= MAX_WAITING_PULLS:
-            raise LimitExceeded.of("pulls that wait", len(self._pulls) + 1, MAX_WAITING_PULLS)
-        self._pulls.append(pull)
-        self._pulled.set()
-
-    async def _write(self, attempt: Served) -> None:
-        while True:
-            while not self._pulls:
-                self._pulled.clear()
-                await self._wait(attempt, self._pulled.wait(), attempt.store.changed())
-            pull = self._pulls.popleft()
-            for index in range(pull.first, pull.first + pull.count):
-                if not await self._send_chunk(attempt, index):
-                    await self._send(self._channel.end(len(attempt.store)))
-                    break
-
-    async def _send_chunk(self, attempt: Served, index: int) -> bool:
-        """Send one chunk, waiting until it is there; False when there are not so many."""
-        store = attempt.store
-        while index >= len(store) and not store.finished:
-            await self._wait(attempt, store.changed())
-            await self._send(self._channel.progress(self._progress(attempt)))
-        if index >= len(store):
-            return False
-        header, ciphertext = store.read(index)
-        await self._send(self._channel.chunk_prefix(header, len(ciphertext)))
-        view = memoryview(ciphertext)
-        for start in range(0, len(view), WRITE_BYTES):
-            await self._send(view[start : start + WRITE_BYTES])
-        self._plan.sent_bytes.inc(len(ciphertext))
-        return True
-
-    async def _wait(self, attempt: Served, *events: Awaitable[object]) -> None:
-        """Until an event or a second passed; raises when the attempt has died."""
-        waiting = [asyncio.ensure_future(event) for event in events]
-        try:
-            if attempt.store.failure is not None:
-                raise attempt.store.failure
-            await asyncio.wait(
-                waiting, timeout=PROGRESS_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            for each in waiting:
-                each.cancel()
-
-    def _progress(self, attempt: Served) -> Progress:
-        return Progress(attempt.done_tokens, attempt.token_count, len(attempt.store))
-
-    async def _send(self, data: bytes | memoryview) -> None:
-        self._writer.write(data)
-        await self._writer.drain()

@@ -30,7 +30,8 @@ from prefill_data.process import (
 from prefill_data.redis_client import connect
 from prefill_data.refusals import SERVER_OPTIONS
 from prefill_data.settings import Address, Tls, WorkerSettings
-from prefill_data.transport.server import DataPlan, DataServer
+from prefill_data.transport.connection import DataPlan
+from prefill_data.transport.server import DataServer
 from prefill_data.worker.attempts import AttemptBook, AttemptLimits
 from prefill_data.worker.backend import PrefillBackend
 from prefill_data.worker.metrics import WorkerMetrics
@@ -130,6 +131,7 @@ async def listen(
             random=around.random,
             max_connections=settings.max_connections,
             sent_bytes=metrics.sent_bytes,
+            refusals=metrics.refusals,
             open_connections=metrics.connections,
         )
     )
