@@ -12,9 +12,24 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from prefill_stack.commands import bench, demo, generate, models, up
+from prefill_stack.commands import (
+    audit,
+    bench,
+    datacenters,
+    demo,
+    generate,
+    keys,
+    limits,
+    models,
+    prices,
+    routes,
+    tenants,
+    up,
+    usage,
+)
 from prefill_stack.errors import complaint
 
+MANAGEMENT = (tenants, keys, limits, datacenters, prices, routes, usage, audit)
 BUG_EXIT_CODE = 70  # EX_SOFTWARE
 OPTIONAL_COMMANDS = ("prefill_stack.plan", "prefill_stack.profile")
 
@@ -50,7 +65,7 @@ def version(
 
 def register_commands() -> None:
     """Give every command to the application; optional rooms only when they are installed."""
-    for module in (up, generate, models, bench, demo):
+    for module in (up, generate, models, *MANAGEMENT, bench, demo):
         module.register(app)
     for name in OPTIONAL_COMMANDS:
         if importlib.util.find_spec(name) is not None:

@@ -80,9 +80,12 @@ async def a_person_joins_signs_in_and_leaves(world):
     made = await admin.members.create("ada@example.com", name="Ada", role="developer")
     assert not made.has_password
     assert (await admin.members.set_password(made.id, PASSWORD)).has_password
-    opened = await admin.sessions.create(
-        tenant_id=tenant_id, email="ada@example.com", password=PASSWORD
-    )
+    async with world.client(None) as stranger:
+        opened = await stranger.sessions.create(
+            tenant_id=tenant_id, email="ada@example.com", password=PASSWORD
+        )
+        with pytest.raises(errors.NotAuthenticatedError):
+            await stranger.members.read(made.id)
     async with world.client(opened.token.text) as ada:
         assert (await ada.members.read(made.id)).name == "Ada"
         await ada.sessions.delete_all()

@@ -1,5 +1,6 @@
 """How commands reach a cloud: what `up` left in its folder, or the options that replace it."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from prefill_stack.errors import NotConfigured
 
 if TYPE_CHECKING:
     from prefill_cloud import AsyncClient
+    from prefill_cloud.manage import ManagementClient
 
     from prefill_stack.local_cloud import Credentials
 
@@ -53,3 +55,62 @@ def open_client(credentials: "Credentials") -> "AsyncClient":
         control_public_key=control,
         tls_roots=credentials.tls_roots,
     )
+
+
+CREDENTIAL_VARIABLE = "PREFILL_CREDENTIAL"
+
+
+@dataclass(frozen=True)
+class ManagementAccess:
+    """The options of a command that talks to the management API.
+
+    The operator's credential that `up` left goes to the cloud that `up` started and nowhere else:
+    another URL needs a credential of its own.
+    """
+
+    directory: Path
+    url: str = ""
+    credential: str = ""
+    tls_roots: Path | None = None
+
+    def open(self, *, anonymous: bool = False) -> "ManagementClient":
+        """A client; NotConfigured when it is not known where to, or as whom."""
+        from prefill_cloud.manage import ManagementClient
+
+        url, credential = self._found(anonymous=anonymous)
+        roots = self.tls_roots.read_bytes() if self.tls_roots is not None else None
+        return ManagementClient(url, None if anonymous else credential, tls_roots=roots)
+
+    def _found(self, *, anonymous: bool) -> tuple[str, str]:
+        if self.url and not (self.credential or anonymous):
+            raise NotConfigured(
+                "--url needs a credential", f"set {CREDENTIAL_VARIABLE} to an API key of that cloud"
+            )
+        if self.url:
+            return self.url, self.credential
+        left = _left_by_up(self.directory)
+        credential = self.credential or left.get("operator_credential", "")
+        if not (credential or anonymous):
+            raise NotConfigured(
+                f"no credential is known here ({self.directory} holds none)",
+                f"set {CREDENTIAL_VARIABLE} to an API key or a session token",
+            )
+        return left["management_url"], credential
+
+
+def _left_by_up(directory: Path) -> dict[str, str]:
+    from prefill_stack.local_cloud import CLOUD_FILE
+
+    path = directory / CLOUD_FILE
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        document = {}
+    except ValueError:
+        raise NotConfigured(f"{path} is damaged", "start `prefill-cloud up` again") from None
+    if not isinstance(document, dict) or not document.get("management_url"):
+        raise NotConfigured(
+            f"no running management API is known here ({path} names none)",
+            f"start one with `prefill-cloud up`, or give --url and {CREDENTIAL_VARIABLE}",
+        )
+    return document

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from prefill_stack.commands.catalogue import add_verbs
 from prefill_stack.console import mebibytes, people, print_json, quiet_libraries
 
 LENGTHS_TOKENS = (1_024, 16_384, 131_072, 1_048_576)
@@ -67,7 +68,7 @@ def inspect(
 
 def register(app: typer.Typer) -> None:
     """Give this command to the application."""
-    models = typer.Typer(help="Checkpoints.", no_args_is_help=True)
+    models = typer.Typer(help="Checkpoints, and the catalogue of models.", no_args_is_help=True)
     models.command()(inspect)
-    models.callback()(lambda: None)
+    add_verbs(models)
     app.add_typer(models, name="models")

@@ -51,11 +51,13 @@ def context_of(tls_roots: bytes | None) -> ssl.SSLContext:
         raise invalid(error.message, "Give the authority's certificates in PEM form.") from None
 
 
-def check_credential(credential: str) -> str:
-    """The credential, or InvalidInputError: it becomes a header, and is never repeated in words."""
+def authorization(credential: str | None) -> dict[str, str]:
+    """The header of a credential, none for None; InvalidInputError never repeats it in words."""
+    if credential is None:
+        return {}
     if not credential or not credential.isascii() or not credential.isprintable():
         raise invalid(
             "the credential is empty or has characters that none has",
             "Give an API key (pck_...) or a session token (pcs_...).",
         )
-    return credential
+    return {"authorization": f"Bearer {credential}"}

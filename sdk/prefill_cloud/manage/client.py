@@ -11,7 +11,7 @@ import httpx
 
 from prefill_cloud.blocking import LoopThread
 from prefill_cloud.clock import Clock
-from prefill_cloud.manage.address import Address, check_credential, context_of
+from prefill_cloud.manage.address import Address, authorization, context_of
 from prefill_cloud.manage.audit import Audit
 from prefill_cloud.manage.caller import Caller
 from prefill_cloud.manage.calls import Call, Rows
@@ -89,14 +89,15 @@ class BlockingWay:
 class AsyncManagementClient(Account[Awaited]):
     """A way to one management API; `async with` it, from one event loop.
 
-    `base_url`: https, or http on this machine. `credential`: an API key or a session's token.
+    `base_url`: https, or http on this machine. `credential`: an API key or a session's token;
+    None for somebody who is about to sign in, which is all that they may do.
     `tls_roots`: PEM bytes, the system's roots when absent. `transport` replaces the network.
     """
 
     def __init__(
         self,
         base_url: str,
-        credential: str,
+        credential: str | None,
         *,
         tls_roots: bytes | None = None,
         patience: Patience | None = None,
@@ -108,7 +109,7 @@ class AsyncManagementClient(Account[Awaited]):
         self.base_url = address.url
         self._http = httpx.AsyncClient(
             base_url=address.url,
-            headers={"authorization": f"Bearer {check_credential(credential)}"},
+            headers=authorization(credential),
             verify=context_of(tls_roots),
             timeout=httpx.Timeout(patience.try_seconds),
             trust_env=not address.loopback,  # no proxy sees what stays on this machine
@@ -146,7 +147,7 @@ class ManagementClient(Account[Blocking]):
     def __init__(
         self,
         base_url: str,
-        credential: str,
+        credential: str | None,
         *,
         tls_roots: bytes | None = None,
         patience: Patience | None = None,
