@@ -240,6 +240,23 @@ def test_without_redis_each_gateway_keeps_to_its_share_and_tells_it_afterwards()
     assert excess <= 0.1 * BURST  # nobody could say what the other one did
 
 
+def test_a_gateway_that_never_asked_lends_to_itself_and_tells_it_afterwards():
+    limit = LimitNumbers(day_tokens_hard=1000)
+
+    async def run():
+        shared = SharedStore()
+        shared.away = True
+        trial = Trial([SurvivingStore(shared.of("gw1"), "gw1", 2, now_us)])
+        async with trial:
+            first = [await trial.once(0, limit, 100) for _ in range(7)]
+            shared.away = False
+            await asyncio.sleep(10)
+            second = [await trial.once(0, limit, 100) for _ in range(7)]
+        return [sum(p is not None for p in permits) for permits in (first, second)]
+
+    assert run_virtually(run()) == [5, 5]  # its half of the whole, then what is left
+
+
 def test_a_request_larger_than_the_limit_is_told_that_waiting_is_in_vain():
     async def run():
         limiter = Limiter(SharedStore().of("gw"), now_us)

@@ -24,7 +24,7 @@ class Ask:
     back:  unspent units given back; of a quota also spent ones that did not count in the end.
     extra: units spent without having been lent.
     want:  units wanted beside those kept, but not fewer than `least`.
-    known_left: what it was told last, for when nobody can be asked.
+    known_left: what it was told last, for when nobody can be asked; negative: it never was.
     """
 
     bucket: Bucket
@@ -33,7 +33,7 @@ class Ask:
     extra: int = 0
     want: int = 0
     least: int = 0
-    known_left: int = 0
+    known_left: int = -1
 
 
 @dataclass(frozen=True, slots=True)

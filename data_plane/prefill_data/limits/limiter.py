@@ -21,7 +21,7 @@ from prefill_data.limits.slices import ASK_AGAIN_US, SliceBook
 from prefill_data.limits.store import LimitStore
 
 log = structlog.get_logger()
-ROUNDS = 8  # answers that a request waits for, at most
+PATIENCE_US = 1_000_000  # for which a request waits for answers, one after the other
 TURN_SECONDS = 0.25
 
 
@@ -72,14 +72,13 @@ class Limiter:
         return Permit(lambda counted: self._ended(charges, counted))
 
     async def _decide(self, charges: Sequence[Charge]) -> Allowed | Refused:
-        verdict = self.book.decide(charges, self._now_us())
-        for _ in range(ROUNDS):
-            if not isinstance(verdict, Short):
-                return verdict
+        begun_us = self._now_us()
+        verdict = self.book.decide(charges, begun_us)
+        while isinstance(verdict, Short):
+            if self._now_us() - begun_us > PATIENCE_US:
+                return Refused(verdict.charges[0], ASK_AGAIN_US)
             await self._bring(verdict.charges)
             verdict = self.book.decide_again(charges, self._now_us())
-        if isinstance(verdict, Short):
-            return Refused(verdict.charges[0], ASK_AGAIN_US)
         return verdict
 
     async def _bring(self, charges: Sequence[Charge]) -> None:
@@ -88,8 +87,7 @@ class Limiter:
         try:
             self._send(self.book.asks_for(charges, self._now_us()))
             waiting = {self._answers[c.bucket.id] for c in charges if c.bucket.id in self._answers}
-            if waiting:
-                await asyncio.wait(waiting)
+            await asyncio.wait(waiting or {asyncio.create_task(asyncio.sleep(0))})
         finally:
             self.book.wait(charges, -1)
 

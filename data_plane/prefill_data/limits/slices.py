@@ -37,6 +37,7 @@ class Slice:
     free:    units at hand, as long as the lease holds.
     in_use:  places of running requests.
     waiting: units that somebody waits for now.
+    left:    units that were left in the bucket when it was told last; negative: it never was.
     owed:    units of a quota that did not count in the end, to be given back.
     heat:    recent demand, decaying.
     """
@@ -44,7 +45,7 @@ class Slice:
     bucket: Bucket
     free: int = 0
     in_use: int = 0
-    left: int = 0
+    left: int = -1
     lease_until_us: int = 0
     told_at_us: int = 0
     retry_at_us: int = 0
@@ -58,7 +59,7 @@ class Slice:
         """As `evaluate` wants to know it; what a dead lease left is no longer there."""
         if now_us >= self.lease_until_us:
             self.free = 0
-        used = max(0, self.bucket.capacity - self.left - self.free)
+        used = max(0, self.bucket.capacity - self.left - self.free) if self.left >= 0 else 0
         return Standing(self.free, used, self.retry_at_us)
 
     def warm(self, cost: int, now_us: int) -> None:

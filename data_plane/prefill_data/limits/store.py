@@ -80,7 +80,8 @@ class LocalStore:
 
 
 class SurvivingStore:
-    """Redis when it answers; else this gateway lends to itself, from what it last heard was left.
+    """Redis when it answers; else this gateway lends to itself, from what it last heard was left
+    (from the whole, when it never asked: a limiter that is away stops nobody).
 
     Of a rate it takes its share among `gateways`, so that all of them together stay within it. What
     was spent meanwhile is told to Redis when it is back. Snapshots end this after 60 s.
@@ -115,7 +116,8 @@ class SurvivingStore:
         share, now_us = self._share(ask.bucket), self._now_us()
         ledger = self._ledgers.get(ask.bucket.id)
         if ledger is None:
-            left = ask.known_left // self._gateways
+            known = ask.known_left if ask.known_left >= 0 else share.capacity
+            left = known // self._gateways
             debt = max(0, share.capacity - left) * share.scale
             held = {self._holder: (ask.keep + ask.back, now_us + LEASE_US)}
             ledger = self._ledgers[ask.bucket.id] = Ledger(debt, now_us, held)
