@@ -17,6 +17,7 @@ from prefill_stack.commands import (
     bench,
     datacenters,
     demo,
+    fleet,
     generate,
     keys,
     limits,
@@ -29,7 +30,7 @@ from prefill_stack.commands import (
 )
 from prefill_stack.errors import complaint
 
-MANAGEMENT = (tenants, keys, limits, datacenters, prices, routes, usage, audit)
+MANAGEMENT = (tenants, keys, limits, datacenters, prices, routes, usage, audit, fleet)
 BUG_EXIT_CODE = 70  # EX_SOFTWARE
 OPTIONAL_COMMANDS = ("prefill_stack.plan", "prefill_stack.profile")
 

@@ -7,14 +7,17 @@ import re
 import socket
 import threading
 
+import msgspec
 import pytest
 import typer
 import uvicorn
 from control_api import START, ControlApi
 from prefill_cloud.manage import errors
+from prefill_cloud.manage.fleet import FleetLink, FleetProcess
 from prefill_control.access.scopes import Scope
 from prefill_stack import cli
 from prefill_stack.commands import options
+from prefill_stack.commands.fleet import link_cells, process_cells
 from prefill_stack.commands.limits import parsed
 from prefill_stack.commands.showing import money, text_of
 from prefill_stack.errors import NotConfigured, StackError
@@ -24,7 +27,8 @@ from typer.testing import CliRunner
 ADMIN = [str(scope) for scope in Scope if scope is not Scope.PLATFORM]
 FROM = START.isoformat()
 PASSWORD = "correct horse battery"
-NOUNS = ("tenants", "keys", "limits", "datacenters", "models", "prices", "routes", "usage", "audit")
+NOUNS = ("tenants", "keys", "limits", "datacenters", "models", "prices", "routes", "usage", "audit",
+         "fleet")  # fmt: skip
 LOCAL = {("models", "inspect")}  # asks no API
 
 
@@ -282,6 +286,29 @@ def what_happened(operator, admin):
     (audited,) = admin.json("audit", "list", "--action", "keys.create", "--since", "9000d",
                             "--limit", "1")["items"]  # fmt: skip
     assert audited["actor_id"] in {admin.caller.key_id, "install"}
+
+
+@runs("fleet list", "fleet links")
+def the_fleet(operator, admin):
+    assert operator.json("fleet", "list", "--role", "worker")["items"] == []
+    assert operator.json("fleet", "links")["items"] == []
+    assert "datacenter" in operator.run("fleet", "list").stdout
+    assert "round trip" in operator.run("fleet", "links").stdout
+    with pytest.raises(errors.ForbiddenError):
+        admin.run("fleet", "list")
+
+
+def test_what_a_fleet_tells_is_shown():
+    facts = dict.fromkeys(FleetProcess.__struct_fields__, 0) | {
+        "role": "gateway", "name": "g", "datacenter": "fra", "state": "live", "version": "1",
+        "silent_ms": 1200, "memory_used_bytes": 3 << 20, "models": [], "live_workers": 2,
+        "links": [FleetLink(to="iad", live=True, rtt_ms=81.25, mbps=0.0)],
+    }  # fmt: skip
+    gateway = FleetProcess(**facts)
+    worker = msgspec.structs.replace(gateway, models=["kimi"], memory_cap_bytes=4 << 20, links=[])
+    assert process_cells(gateway)[4:] == ["1,200 ms", "1", "0", "3.00 MiB", "2 live"]
+    assert process_cells(worker)[-2:] == ["3.00 MiB of 4.00 MiB", "kimi"]
+    assert link_cells([gateway, worker]) == [["fra", "iad", "live", "81.2 ms", "not measured"]]
 
 
 def leaves(command, path=()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack
 
 import httpx
 
@@ -86,6 +86,15 @@ class BlockingWay:
         return Listing(rows, self.run)
 
 
+class ManagementOptions(TypedDict, total=False):
+    """Of `AsyncManagementClient`, which explains them."""
+
+    tls_roots: bytes | None
+    patience: Patience | None
+    clock: Clock | None
+    transport: httpx.AsyncBaseTransport | None
+
+
 class AsyncManagementClient(Account[Awaited]):
     """A way to one management API; `async with` it, from one event loop.
 
@@ -145,23 +154,9 @@ class ManagementClient(Account[Blocking]):
     """`AsyncManagementClient` without `await`: the same nouns, verbs, options and errors."""
 
     def __init__(
-        self,
-        base_url: str,
-        credential: str | None,
-        *,
-        tls_roots: bytes | None = None,
-        patience: Patience | None = None,
-        clock: Clock | None = None,
-        transport: httpx.AsyncBaseTransport | None = None,
+        self, base_url: str, credential: str | None, **options: Unpack[ManagementOptions]
     ) -> None:
-        self._client = AsyncManagementClient(
-            base_url,
-            credential,
-            tls_roots=tls_roots,
-            patience=patience,
-            clock=clock,
-            transport=transport,
-        )
+        self._client = AsyncManagementClient(base_url, credential, **options)
         self._thread = LoopThread()
         super().__init__(BlockingWay(self._client._way, self._thread))
 

@@ -1,0 +1,86 @@
+"""`prefill-cloud fleet`: workers, gateways and the links between datacenters, as they told last."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prefill_stack.commands.desk import Desk, verb
+from prefill_stack.commands.showing import as_document, rows_table
+from prefill_stack.console import mebibytes, people, print_json
+
+if TYPE_CHECKING:
+    from prefill_cloud.manage.fleet import FleetProcess
+
+fleet = typer.Typer(help="Workers, gateways, links.", no_args_is_help=True)
+
+Role = Annotated[str, typer.Option(help="worker or gateway.")]
+Datacenter = Annotated[str, typer.Option(help="Only there.")]
+COLUMNS = ("role", "name", "datacenter", "state", "silent", "version", "in flight", "memory",
+           "models or workers")  # fmt: skip
+LINK_COLUMNS = ("from", "to", "state", "round trip", "Mbit/s")
+
+
+@verb(fleet, "list", "list")
+def list_all(desk: Desk, *, role: Role = "", datacenter: Datacenter = "") -> None:
+    """List workers and gateways with their load, memory and version."""
+    items, cursor = desk.take(desk.client.fleet.list(role=role, datacenter=datacenter))
+    if desk.as_json:
+        desk.listed(items, cursor)
+        return
+    people().print(rows_table(COLUMNS, [process_cells(process) for process in items]))
+    desk.tell_more(cursor)
+
+
+@verb(fleet, "links", "list")
+def links(desk: Desk, *, datacenter: Datacenter = "") -> None:
+    """List what gateways measured of the ways to other datacenters."""
+    items, cursor = desk.take(desk.client.fleet.list(role="gateway", datacenter=datacenter))
+    if desk.as_json:
+        found = [
+            {"gateway": process.name, "from": process.datacenter, **as_document(link)}
+            for process in items
+            for link in process.links
+        ]
+        print_json({"items": found, "next_cursor": cursor})
+        return
+    people().print(rows_table(LINK_COLUMNS, link_cells(items)))
+    desk.tell_more(cursor)
+
+
+def process_cells(process: "FleetProcess") -> list[str]:
+    """One row about a worker or gateway."""
+    used, cap = process.memory_used_bytes, process.memory_cap_bytes
+    memory = mebibytes(used) + (f" of {mebibytes(cap)}" if cap else "")
+    serves = ", ".join(process.models) or f"{process.live_workers} live"
+    return [
+        process.role,
+        process.name,
+        process.datacenter,
+        process.state,
+        f"{process.silent_ms:,} ms",
+        process.version,
+        f"{process.attempts_in_flight:,}",
+        memory,
+        serves,
+    ]
+
+
+def link_cells(gateways: "Sequence[FleetProcess]") -> list[list[str]]:
+    """One row for every link that a gateway told of."""
+    return [
+        [
+            gateway.datacenter,
+            link.to,
+            "live" if link.live else "down",
+            f"{link.rtt_ms:.1f} ms",
+            f"{link.mbps:,.0f}" if link.mbps else "not measured",
+        ]
+        for gateway in gateways
+        for link in gateway.links
+    ]
+
+
+def register(app: typer.Typer) -> None:
+    """Give these verbs to the application."""
+    app.add_typer(fleet, name="fleet")
