@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 from prefill_data.errors import DataPlaneError
-from prefill_data.metering.spool import Spool
+from prefill_data.metering.spool import (
+    MAX_RECORD_BYTES,
+    RECORD_OVERHEAD_BYTES,
+    WINDOW_BYTES,
+    Spool,
+)
+
+
+def found(path: Path) -> list[bytes]:
+    """What a spool that is opened here recalls."""
+    records: list[bytes] = []
+    Spool(path, records.append).close()
+    return records
 
 
 def test_records_come_back_in_order(tmp_path: Path) -> None:
@@ -14,7 +26,7 @@ def test_records_come_back_in_order(tmp_path: Path) -> None:
     spool.append(b"one")
     spool.append(b"two")
     spool.close()
-    assert Spool(tmp_path / "s").found == [b"one", b"two"]
+    assert found(tmp_path / "s") == [b"one", b"two"]
 
 
 def test_a_tail_torn_at_any_byte_is_cut(tmp_path: Path) -> None:
@@ -27,9 +39,7 @@ def test_a_tail_torn_at_any_byte_is_cut(tmp_path: Path) -> None:
     data = path.read_bytes()
     for size in range(whole, len(data)):
         path.write_bytes(data[:size])
-        healed = Spool(path)
-        healed.close()
-        assert healed.found == [b"one"]
+        assert found(path) == [b"one"]
         assert path.stat().st_size == whole
 
 
@@ -46,6 +56,56 @@ def test_damage_before_the_end_is_refused(tmp_path: Path) -> None:
         Spool(path)
 
 
+@pytest.mark.parametrize("bad", [b"\xff\xff\xff\x7f", b"\x00\x01\x00\x00", bytes(4)])
+def test_a_damaged_length_is_no_torn_tail(tmp_path: Path, bad: bytes) -> None:
+    """Else everything behind it, billed and not yet shipped, would be cut off."""
+    path = tmp_path / "s"
+    spool = Spool(path)
+    for body in (b"one", b"two", b"three"):
+        spool.append(body)
+    spool.close()
+    whole = path.read_bytes()
+    second = 36 + 3
+    path.write_bytes(whole[:second] + bad + whole[second + 4 :])
+    with pytest.raises(DataPlaneError, match=f"damaged at byte {second}"):
+        Spool(path)
+    assert path.stat().st_size == len(whole)
+    path.write_bytes(whole)
+    assert found(path) == [b"one", b"two", b"three"]
+
+
+@pytest.mark.parametrize("size", [1, 36, 5000])
+def test_a_tail_of_zeros_is_cut(tmp_path: Path, size: int) -> None:
+    """What a file system leaves that made the file longer and lost power before the content."""
+    path = tmp_path / "s"
+    spool = Spool(path)
+    spool.append(b"one")
+    spool.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + bytes(size))
+    assert found(path) == [b"one"]
+    assert path.read_bytes() == whole
+
+
+def test_more_than_one_record_beyond_the_end_is_no_torn_tail(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    path.write_bytes(bytes(RECORD_OVERHEAD_BYTES + MAX_RECORD_BYTES + 1))
+    with pytest.raises(DataPlaneError, match="damaged at byte 0"):
+        Spool(path)
+    path.write_bytes(bytes(4096))
+    assert found(path) == []
+
+
+def test_a_spool_larger_than_a_window_is_read_whole(tmp_path: Path) -> None:
+    path, bodies = tmp_path / "s", [bytes([n]) * 700_000 for n in range(7)]
+    spool = Spool(path)
+    for body in bodies:
+        spool.append(body)
+    spool.close()
+    assert path.stat().st_size > 2 * WINDOW_BYTES
+    assert found(path) == bodies
+
+
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(tmp_path / "s")
 
@@ -57,5 +117,5 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         spool.append(b"one")
     assert refused.value.code == "STORAGE_EXHAUSTED"
     spool.close()
-    assert Spool(tmp_path / "s").found == []
+    assert found(tmp_path / "s") == []
     assert (tmp_path / "s").stat().st_size == 0

@@ -12,7 +12,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prefill_wire.pb import prefill_pb2_grpc
 
 from prefill_data.failpoints import Failpoints
-from prefill_data.gateway.claims import Billing, Claims
+from prefill_data.gateway.claims import Billing, Claims, open_spool
 from prefill_data.gateway.epoch import next_epoch
 from prefill_data.gateway.fleet import Fleet, WorkerLink
 from prefill_data.gateway.live import go_live
@@ -23,7 +23,7 @@ from prefill_data.gateway.requests import RequestBook
 from prefill_data.gateway.service import GatewayParts, GatewayService
 from prefill_data.metering.courier import HttpCourier
 from prefill_data.metering.shipper import Shipper
-from prefill_data.metering.spool import SPOOL_FILE, Spool
+from prefill_data.metering.spool import Spool
 from prefill_data.process import (
     bind_grpc,
     now_ms,
@@ -62,7 +62,7 @@ def make_fleet(settings: GatewaySettings, now: Clock) -> Fleet:
 
 def make_parts(settings: GatewaySettings, stop: asyncio.Event, now: Clock) -> GatewayParts:
     """Everything the service stands on; `stop` is set when the process has to end."""
-    spool = Spool(settings.spool_dir / SPOOL_FILE)  # first: a folder has one owner
+    spool, leased = open_spool(settings.spool_dir, now())  # first: a folder has one owner
     rules = OpeningRules(
         epoch=next_epoch(settings.spool_dir, now()),
         lease_seconds=settings.lease_seconds,
@@ -87,7 +87,7 @@ def make_parts(settings: GatewaySettings, stop: asyncio.Event, now: Clock) -> Ga
             fleet, book, rules, now, secrets.token_bytes, keys=live.keys, limiter=live.limiter
         ),
         rules=rules,
-        claims=Claims(spool, billing, now),
+        claims=Claims(spool, leased, billing, now),
         metrics=metrics,
         shipper=make_shipper(settings, spool, metrics),
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from prefill_fleet.pb import fleet_pb2
@@ -18,7 +19,7 @@ from prefill_data.failpoints import Failpoints
 from prefill_data.gateway.metrics import GatewayMetrics
 from prefill_data.gateway.requests import Admitted, GatewayAttempt
 from prefill_data.metering.record import BilledAttempt, amount_micros
-from prefill_data.metering.spool import Spool, SpoolLost
+from prefill_data.metering.spool import SPOOL_FILE, Spool, SpoolLost
 
 log = structlog.get_logger()
 Key = tuple[str, str, int]  # tenant, request, attempt
@@ -36,14 +37,18 @@ class Billing:
 class Claims:
     """Delivered and billed are one event: no manifest leaves before its receipt is on disk."""
 
-    def __init__(self, spool: Spool, billing: Billing, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        recalled: Iterable[BilledAttempt],
+        billing: Billing,
+        now_ms: Callable[[], int],
+    ) -> None:
+        """`recalled`: what an earlier run of this gateway billed and may be asked for again."""
         self._spool, self._billing, self._now_ms = spool, billing, now_ms
         # One thread: records are appended one at a time, and an fsync holds up no loop.
         self._disk = ThreadPoolExecutor(1, "spool")
-        found = [BilledAttempt.decode(body) for body in spool.found]
-        self._billed: dict[Key, BilledAttempt] = {_key(billed): billed for billed in found}
-        spool.found.clear()
-        self.expire(now_ms())
+        self._billed: dict[Key, BilledAttempt] = {_key(billed): billed for billed in recalled}
 
     def billed(self, tenant: str, asked: prefill_pb2.ClaimRequest) -> BilledAttempt | None:
         """What this claim was answered before, perhaps by a run of this gateway that died."""
@@ -147,6 +152,18 @@ class Claims:
         """Finish what is being written."""
         self._disk.shutdown()
         self._spool.close()
+
+
+def open_spool(folder: Path, now_ms: int) -> tuple[Spool, list[BilledAttempt]]:
+    """The folder's spool, and those of its records whose lease still runs; others are not kept."""
+    leased: list[BilledAttempt] = []
+
+    def recall(body: bytes) -> None:
+        billed = BilledAttempt.decode(body)
+        if now_ms < billed.expires_at_ms:
+            leased.append(billed)
+
+    return Spool(folder / SPOOL_FILE, recall), leased
 
 
 def check_receipt(receipt: UsageReceipt, admitted: Admitted, root: bytes) -> None:

@@ -9,9 +9,8 @@ from pathlib import Path
 import msgspec
 
 from prefill_data.errors import DataPlaneError
-from prefill_data.metering.spool import MAX_RECORD_BYTES, read_records
+from prefill_data.metering.spool import WINDOW_BYTES, read_records
 
-WINDOW_BYTES = 2 * MAX_RECORD_BYTES  # the longest record fits
 MARK_FILE = "shipped"
 
 
