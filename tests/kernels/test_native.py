@@ -11,7 +11,13 @@ import torch
 from prefill_engine.workspace import Workspace
 from prefill_kernels.attention import Expanded, Heads, attend
 from prefill_kernels.native import library, native
-from prefill_kernels.native.build import NativeUnavailable, cache_folder, compiled, is_private
+from prefill_kernels.native.build import (
+    NativeUnavailable,
+    cache_folder,
+    compiled,
+    forget_temporary,
+    is_private,
+)
 from prefill_kernels.rows import combine, rms_norm, swiglu
 from torch.nn import functional as F
 
@@ -61,7 +67,19 @@ def test_the_cache_is_the_users_alone(tmp_path):
     assert is_private(folder)
     folder.chmod(folder.stat().st_mode | stat.S_IWOTH)
     assert not is_private(folder)
-    assert not cache_folder({"HOME": str(tmp_path)}).is_relative_to(tmp_path)
+    other = cache_folder({"HOME": str(tmp_path)})
+    assert not other.is_relative_to(tmp_path)
+    other.rmdir()
+
+
+def test_a_folder_of_this_process_alone_is_removed_and_the_users_is_kept(tmp_path):
+    passing = cache_folder({})
+    assert passing.exists()
+    forget_temporary(passing / "kernels.so")
+    assert not passing.exists()
+    kept = cache_folder({"HOME": str(tmp_path)})
+    forget_temporary(kept / "kernels.so")
+    assert kept.exists()
 
 
 def test_the_switch_leaves_the_eager_forms_alone(monkeypatch):

@@ -20,6 +20,7 @@ SOURCES = ("kda.cpp", "attention.cpp", "rows.cpp", "pack.cpp")
 HEADERS = ("simd.h",)
 COMPILERS = ("g++", "clang++", "c++")
 COMPILE_SECONDS = 120
+TEMPORARY = "prefill-native-"
 _HERE = Path(__file__).parent
 _BASE = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math")
 
@@ -63,7 +64,13 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
                 return folder
         except OSError:
             pass  # a read-only home: the temporary folder below serves this process
-    return Path(tempfile.mkdtemp(prefix="prefill-native-"))
+    return Path(tempfile.mkdtemp(prefix=TEMPORARY))
+
+
+def forget_temporary(file: Path) -> None:
+    """Remove the folder of a library of this process alone, once it is loaded."""
+    if file.parent.name.startswith(TEMPORARY):
+        shutil.rmtree(file.parent, ignore_errors=True)
 
 
 def is_private(folder: Path) -> bool:

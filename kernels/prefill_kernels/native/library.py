@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from prefill_kernels.native.build import NativeUnavailable, compiled
+from prefill_kernels.native.build import NativeUnavailable, compiled, forget_temporary
 
 SWITCH = "PREFILL_NATIVE"  # "off" leaves the eager forms alone
 _ADDRESS, _COUNT, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
@@ -64,7 +64,9 @@ def native() -> Native:
     if os.environ.get(SWITCH) == "off":
         return Native(None, f"{SWITCH}=off")
     try:
-        library = ctypes.CDLL(str(compiled(os.environ)))
+        file = compiled(os.environ)
+        library = ctypes.CDLL(str(file))
+        forget_temporary(file)
     except (NativeUnavailable, OSError) as error:
         _logger.warning("native kernels are not used: %s", error)
         return Native(None, str(error))
