@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 from prefill_fleet.snapshot import LimitNumbers
+from prefill_wire.status import StatusCode
 
+from prefill_data.errors import DataPlaneError
 from prefill_data.limits.buckets import (
     TENANT_ITSELF,
     BucketId,
@@ -17,11 +19,12 @@ from prefill_data.limits.buckets import (
 )
 from prefill_data.limits.evaluate import Allowed, Refused, Short
 from prefill_data.limits.ledger import Ask
-from prefill_data.limits.slices import ASK_AGAIN_US, SliceBook
+from prefill_data.limits.slices import SliceBook
 from prefill_data.limits.store import LimitStore
 
 log = structlog.get_logger()
-PATIENCE_US = 1_000_000  # for which a request waits for answers, one after the other
+PATIENCE_US = 3_000_000  # for which a request waits for answers, one after the other
+RETRY_MS = 1000
 TURN_SECONDS = 0.25
 
 
@@ -56,7 +59,7 @@ class Limiter:
         tokens: int,
     ) -> Permit:  # fmt: skip
         """Take `tokens` and one request within all limits of the tenant and of the key, or raise
-        RATE_LIMITED or QUOTA_EXCEEDED."""
+        RATE_LIMITED or QUOTA_EXCEEDED; CAPACITY_EXHAUSTED when nobody could say."""
         subjects = [Subject(tenant, TENANT_ITSELF, numbers[0])]
         if numbers[1] is not None:
             subjects.append(Subject(tenant, key_id, numbers[1]))
@@ -76,7 +79,11 @@ class Limiter:
         verdict = self.book.decide(charges, begun_us)
         while isinstance(verdict, Short):
             if self._now_us() - begun_us > PATIENCE_US:
-                return Refused(verdict.charges[0], ASK_AGAIN_US)
+                raise DataPlaneError(
+                    StatusCode.CAPACITY_EXHAUSTED,
+                    f"the limit {verdict.charges[0].bucket.id.limit} could not be asked in time",
+                    retry_after_ms=RETRY_MS,
+                )
             await self._bring(verdict.charges)
             verdict = self.book.decide_again(charges, self._now_us())
         return verdict
@@ -121,7 +128,11 @@ class Limiter:
         """Renew leases and give back what lies idle."""
         while True:
             await asyncio.sleep(TURN_SECONDS)
-            self._send(self.book.asks_of_time(self._now_us()))
+            self.turn()
+
+    def turn(self) -> None:
+        """Once; `settle` waits for what it asks."""
+        self._send(self.book.asks_of_time(self._now_us()))
 
     async def settle(self) -> None:
         """Wait for the answers under way."""

@@ -131,9 +131,9 @@ class SliceBook:
         for charge in charges:
             found = self._slice(charge.bucket)
             surplus = found.free - found.stock(charge.cost) if charge.bucket.lent else 0
-            if not found.asking and (surplus > 0 or found.owed):
-                found.free -= max(0, surplus)
-                asks.append(self._ask(found, 0, 0, now_us, max(0, surplus)))
+            if not found.asking and surplus > 0:
+                found.free -= surplus
+                asks.append(self._ask(found, 0, 0, now_us, surplus))
         return asks
 
     def asks_ahead(self, charges: Iterable[Charge], now_us: int) -> list[Ask]:
@@ -160,7 +160,7 @@ class SliceBook:
             elif idle and found.free > 0:
                 back, found.free = found.free, 0
                 asks.append(self._ask(found, 0, 0, now_us, back))
-            elif holds and now_us - found.told_at_us >= RENEW_US:
+            elif found.owed > 0 or (holds and now_us - found.told_at_us >= RENEW_US):
                 asks.append(self._ask(found, 0, 0, now_us))
         return asks
 
@@ -187,6 +187,7 @@ class SliceBook:
     def _ask(self, found: Slice, want: int, least: int, now_us: int, back: int = 0) -> Ask:
         found.asking, found.told_at_us = True, now_us
         back, found.owed = back + found.owed, 0
+        want = max(want, found.waiting - found.free)  # an ask on its way holds up the next one
         keep = found.free + found.in_use
         return Ask(found.bucket, keep, back, want=want, least=least, known_left=found.left)
 
