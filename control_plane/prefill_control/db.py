@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import asyncpg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import QueuePool
@@ -88,15 +89,20 @@ class Database:
     async def transaction(self, reach: Reach) -> AsyncIterator[AsyncSession]:
         """A session in one transaction: committed when the block ends, undone when it raises.
 
-        A cancelled block's connection is thrown away: an answer may still be on its way in it,
-        and the next user must never read it.
+        A cancelled block's connection is cut off and thrown away: an answer may still be on its
+        way in it, and the next user must never read it. Closing it politely would take as long as
+        the server likes, and hold a place in the pool meanwhile.
         """
         session = self._sessions()
+        driver: asyncpg.Connection | None = None
         try:
+            driver = await _driver_of(session)
             await _set_reach(session, reach)
             yield session
             await session.commit()
         except asyncio.CancelledError:
+            if driver is not None:
+                driver.terminate()
             await asyncio.shield(session.invalidate())
             raise
         finally:
@@ -126,6 +132,12 @@ def async_url(url: str) -> str:
 def utc_now() -> dt.datetime:
     """The clock that a process is built with; tests bring their own."""
     return dt.datetime.now(dt.UTC)
+
+
+async def _driver_of(session: AsyncSession) -> asyncpg.Connection | None:
+    """The driver's own connection under a session's, checked out of the pool by asking."""
+    pooled = await (await session.connection()).get_raw_connection()
+    return pooled.driver_connection
 
 
 async def enter_tenant(session: AsyncSession, tenant_id: str) -> None:

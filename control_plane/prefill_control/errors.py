@@ -17,6 +17,7 @@ class ProblemCode(StrEnum):
 
     MALFORMED_REQUEST = "MALFORMED_REQUEST"
     VALIDATION_FAILED = "VALIDATION_FAILED"
+    INVALID_VALUE = "INVALID_VALUE"
     NOT_AUTHENTICATED = "NOT_AUTHENTICATED"
     KEY_NOT_FOUND = "KEY_NOT_FOUND"
     KEY_REVOKED = "KEY_REVOKED"
@@ -58,6 +59,8 @@ _C = ProblemCode
 PROBLEMS: Mapping[ProblemCode, Problem] = MappingProxyType({
     _C.MALFORMED_REQUEST: Problem(400, "Malformed request", "Send well-formed JSON in UTF-8."),
     _C.VALIDATION_FAILED: Problem(422, "Validation failed", "Correct the fields that are named."),
+    _C.INVALID_VALUE: Problem(422, "Invalid value",
+        "The form is right, the value can't be: see the reason that is named."),
     _C.NOT_AUTHENTICATED: Problem(401, "Not authenticated",
         "Send `Authorization: Bearer` with an API key or a session token."),
     _C.KEY_NOT_FOUND: Problem(401, "API key not found", "Check the API key, or create a new one."),
@@ -87,8 +90,8 @@ PROBLEMS: Mapping[ProblemCode, Problem] = MappingProxyType({
     _C.BUDGET_EXHAUSTED: Problem(402, "Budget exhausted", "Raise the budget."),
     _C.NO_DATACENTER: Problem(422, "No datacenter",
         "Widen the preference or the residency rule that is named."),
-    _C.UNKNOWN_MODEL: Problem(422, "Unknown model", "List the models and name one of them."),
-    _C.NO_PRICE: Problem(422, "No price", "Ask an operator to set a price for this model."),
+    _C.UNKNOWN_MODEL: Problem(404, "Unknown model", "List the models and name one of them."),
+    _C.NO_PRICE: Problem(409, "No price", "Ask an operator to set a price for this model."),
     _C.RECEIPT_REFUSED: Problem(422, "Receipt refused",
         "Keep the receipt and report the reason: it is not counted."),
     _C.UNAVAILABLE: Problem(503, "Unavailable", "Try again after the time in Retry-After."),
@@ -147,5 +150,5 @@ def invalid(name: str, reason: str) -> ControlError:
     """One field that is wrong in a way that its type cannot say."""
     faults = (FieldFault(name, reason),)
     return ControlError(
-        ProblemCode.VALIDATION_FAILED, f"{name}: {reason}", extras=Extras(faults=faults)
+        ProblemCode.INVALID_VALUE, f"{name}: {reason}", extras=Extras(faults=faults)
     )

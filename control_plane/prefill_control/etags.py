@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefill_control.errors import ControlError, ProblemCode
+from prefill_control.errors import ControlError, ProblemCode, invalid
 
 
 def etag_of(version: int) -> str:
@@ -22,7 +22,7 @@ def expected_version(if_match: str | None) -> int | None:
     inner = text[1:-1]
     if len(text) > 2 and text[0] == text[-1] == '"' and inner.isascii() and inner.isdecimal():
         return int(inner[:18])
-    raise ControlError(ProblemCode.PRECONDITION_FAILED, "If-Match names no version of this object")
+    raise invalid("If-Match", 'an ETag as it was told, like "3", or *')
 
 
 def check_version(actual: int, expected: int | None) -> None:

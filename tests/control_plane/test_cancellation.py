@@ -71,7 +71,7 @@ async def test_cancelled_requests_leak_nothing_through_postgres(api, count):
 
     async def fetch(tenant_id):
         answer = await api.send(callers[tenant_id], "GET", "/v1/tenants")
-        assert answer.status_code == 200, answer.text
+        assert answer.status_code == 200, (answer.text, api.parts.database.engine.pool.status())
         (row,) = answer.json()["items"]
         return row["id"]
 

@@ -11,7 +11,7 @@ from prefill_control.access.scopes import WILDCARD, Scope
 from prefill_control.keys.models import ApiKey
 from prefill_control.keys.service import Issued, KeyDraft
 from prefill_control.keys.status import KeyStatus
-from prefill_control.web.schemas import Input, Name
+from prefill_control.web.schemas import Input, Name, Zoned
 
 Network = Annotated[str, msgspec.Meta(max_length=64, examples=["192.0.2.0/24"])]
 GrantedScope = Annotated[
@@ -33,7 +33,7 @@ class KeyInput(Input):
     name: Name
     scopes: Scopes
     addresses: Networks = msgspec.field(default_factory=list)
-    expires_at: dt.datetime | None = None
+    expires_at: Zoned | None = None
 
     def draft(self) -> KeyDraft:
         """For the service."""

@@ -16,11 +16,18 @@ from prefill_control.web.schemas import Id, Input, Name
 Email = Annotated[
     str,
     msgspec.Meta(
-        min_length=3, max_length=254, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$",
+        min_length=3, max_length=254, pattern=r"^[!-?A-~]+@[!-?A-~]+$",
         examples=["ada@example.com"],
     ),
 ]  # fmt: skip
-Password = Annotated[str, msgspec.Meta(min_length=LEAST_CHARACTERS, max_length=MOST_CHARACTERS)]
+Password = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=LEAST_CHARACTERS,
+        max_length=MOST_CHARACTERS,
+        examples=["correct horse battery staple"],
+    ),
+]
 Typed = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_CHARACTERS)]
 
 

@@ -10,14 +10,13 @@ import msgspec
 from prefill_control.models.models import RATES, Model, ModelGrant, Price, PriceOverride
 from prefill_control.models.prices import PriceDraft, Quote
 from prefill_control.models.service import ModelDraft
-from prefill_control.web.schemas import Input, Slug
+from prefill_control.web.schemas import Input, Slug, Zoned
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$", examples=["ab" * 32])]
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
 Context = Annotated[int, msgspec.Meta(ge=2, le=1 << 20)]
 Micros = Annotated[int, msgspec.Meta(ge=0, le=10**12, examples=[250_000])]
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
-Zoned = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 Slugs = Annotated[list[Slug], msgspec.Meta(max_length=16)]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from prefill_wire.ids import new_id
 
 from prefill_control.audit.service import Change, picture, record
-from prefill_control.errors import ControlError, ProblemCode
+from prefill_control.errors import ControlError, ProblemCode, invalid
 from prefill_control.etags import check_version
 from prefill_control.pages import PageOf, PageRequest
 from prefill_control.tenants import repository
@@ -27,6 +27,8 @@ MOVES = {
 
 async def create(work: Work, name: str) -> Tenant:
     """A new, active tenant; NAME_TAKEN when another has the name."""
+    if work.tenant_id != PLATFORM_TENANT:
+        raise invalid("Prefill-Tenant", "a tenant is made in no other tenant")
     tenant = Tenant(
         id=new_id("ten", work.random), name=name, state=TenantState.ACTIVE, created_at=work.now
     )

@@ -7,27 +7,31 @@ refusal undoes whatever was written before it.
 from __future__ import annotations
 
 import hmac
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from litestar import Request
 from litestar.datastructures import Headers
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPResponseStartEvent, Message, Receive, Scope, Send
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from prefill_control.access.authenticate import Authenticator
 from prefill_control.access.scopes import Scope as Permission
 from prefill_control.access.secrets import Pepper
 from prefill_control.db import Database, OfNobody, OfOneTenant, OfOperator, Reach
-from prefill_control.errors import ControlError, ProblemCode
-from prefill_control.tenants.models import PLATFORM_TENANT
+from prefill_control.errors import ControlError, ProblemCode, invalid, not_found
+from prefill_control.tenants.models import PLATFORM_TENANT, Tenant
 from prefill_control.web.body import BodyLimits, check_json, read_body, replay
 from prefill_control.web.ids import request_id_of
 from prefill_control.web.metrics import Metrics
+from prefill_control.web.problems import answer_problem
 from prefill_control.web.remembered import Answer, Asked, asked_under, recall, remember
-from prefill_control.web.shapes import check_shape
+from prefill_control.web.shapes import shaped
 from prefill_control.web.throttle import Throttle
 from prefill_control.work import KEEP, Actor, Clock, Random, Work
 
@@ -38,6 +42,7 @@ FLEET = "fleet"  # our own gateways, by the fleet's token
 WORK = "prefill_work"
 STRANGER = Actor("stranger", "", "", frozenset())
 GATEWAY = Actor("fleet", "gateway", PLATFORM_TENANT, frozenset({Permission.PLATFORM}))
+TENANT_ID = re.compile(r"ten_[0-9a-z_]{1,60}")
 KEPT_HEADERS = frozenset({b"content-type", b"etag", b"location"})
 WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
@@ -89,11 +94,21 @@ class Boundary(ASGIMiddleware):
         self._parts = parts
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        """One request, from its headers to its committed answer."""
+        """One request, from its headers to its committed answer or its refusal."""
         needed = scope["route_handler"].opt.get(NEEDS)
         if needed is None:
             await next_app(scope, receive, send)
             return
+        try:
+            await self._handle(needed, scope, receive, send, next_app=next_app)
+        except Exception as error:  # noqa: BLE001 (logged and answered there, as by the framework)
+            # The framework thinks that an answer has begun: it was collected, never sent.
+            refusal = answer_problem(Request(scope), error)
+            await refusal.to_asgi_response(app=None, request=Request(scope))(scope, receive, send)
+
+    async def _handle(
+        self, needed: str, scope: Scope, receive: Receive, send: Send, *, next_app: ASGIApp
+    ) -> None:
         parts, headers = self._parts, Headers.from_scope(scope)
         started = parts.monotonic()
         method, client = str(scope.get("method", "GET")), scope["client"]
@@ -104,13 +119,14 @@ class Boundary(ASGIMiddleware):
             actor.need(Permission(needed))
         limits = parts.fleet_limits if needed == FLEET else parts.limits
         body = await _body(method, receive, headers, limits)
-        check_shape(scope["route_handler"], body)
-        reach, tenant_id = reach_of(actor, headers.get("prefill-tenant", ""))
+        body = shaped(scope["route_handler"], body)
+        reach, tenant_id = reach_of(actor, headers.get("prefill-tenant"))
         asked = None
         if method == "POST" and tenant_id and "idempotency-key" in headers:
             asked = self._asked(scope, headers["idempotency-key"], tenant_id, body)
         collected = Collected()
         async with parts.database.transaction(reach) as session:
+            await _check_named(session, reach)
             scope["state"][WORK] = Work(
                 session=session,
                 actor=actor,
@@ -130,7 +146,9 @@ class Boundary(ASGIMiddleware):
         if method != "GET":
             parts.authenticator.forget()
         parts.metrics.observe(
-            str(scope["route_handler"].name), collected.status, parts.monotonic() - started
+            str(getattr(scope["route_handler"], "operation_id", "")),
+            collected.status,
+            parts.monotonic() - started,
         )
         await _forward(collected, told, send)
 
@@ -170,6 +188,14 @@ class Boundary(ASGIMiddleware):
             await remember(session, asked, collected.answer(), self._parts.now())
 
 
+async def _check_named(session: AsyncSession, reach: Reach) -> None:
+    """An operator who names a tenant that is not there is told so, whatever they asked for."""
+    if isinstance(reach, OfOperator) and reach.tenant_id:
+        found = await session.scalar(select(Tenant.id).where(Tenant.id == reach.tenant_id))
+        if found is None:
+            raise not_found("tenant")
+
+
 async def _body(method: str, receive: Receive, headers: Headers, limits: BodyLimits) -> bytes:
     if method not in WITH_BODY:
         return b""
@@ -181,12 +207,12 @@ async def _body(method: str, receive: Receive, headers: Headers, limits: BodyLim
     return body
 
 
-def reach_of(actor: Actor, named_tenant: str) -> tuple[Reach, str]:
+def reach_of(actor: Actor, named_tenant: str | None) -> tuple[Reach, str]:
     """Whose rows a request reaches, and whose its new rows are. Only operators name a tenant."""
     if not actor.tenant_id:
         return OfNobody(), ""
-    if "\x00" in named_tenant:
-        raise ControlError(ProblemCode.NOT_FOUND, "no such tenant")
+    if named_tenant is not None and not TENANT_ID.fullmatch(named_tenant):
+        raise invalid("Prefill-Tenant", "a tenant's id")
     if named_tenant and named_tenant != actor.tenant_id:
         if not actor.is_operator:
             raise ControlError(
@@ -194,7 +220,7 @@ def reach_of(actor: Actor, named_tenant: str) -> tuple[Reach, str]:
             )
         return OfOperator(named_tenant), named_tenant
     if actor.is_operator:
-        return OfOperator(named_tenant), PLATFORM_TENANT
+        return OfOperator(named_tenant or ""), PLATFORM_TENANT
     return OfOneTenant(actor.tenant_id), actor.tenant_id
 
 

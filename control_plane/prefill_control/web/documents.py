@@ -14,10 +14,12 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from prefill_control.errors import PROBLEMS, ProblemCode
 from prefill_control.web.boundary import NEEDS, PUBLIC
 from prefill_control.web.examples import example_of
+from prefill_control.web.links import add_links
 from prefill_control.web.problems import MEDIA_TYPE, ProblemDocument
 
 Document = dict[str, Any]
 REFERENCE = "#/components/schemas/{name}"
+IF_MATCH = r'^("[0-9]{1,18}"|[*])$'
 CHANGES = ("put", "patch", "post")
 TENANT_HEADER = ("Prefill-Tenant", "Operators: act in this tenant alone.", "^ten_[0-9a-z_]{1,60}$")
 KEY_HEADER = ("Idempotency-Key", "The same key and body get the first answer.", "^[!-~]{1,128}$")
@@ -54,20 +56,24 @@ def _complete(app: Litestar) -> Document:
     _, strict = msgspec.json.schema_components([*bodies, ProblemDocument], ref_template=REFERENCE)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     schemas.update(strict)
-    for path, item in document["paths"].items():
+    for item in document["paths"].values():
         for verb, operation in item.items():
             handler = handlers[operation["operationId"]]
-            _complete_operation(operation, verb, path, str(handler.opt[NEEDS]))
+            _complete_operation(operation, verb, str(handler.opt[NEEDS]))
             if handler.parsed_data_field is not None:
                 _add_example(operation, schemas)
+    add_links(document)
     return document
 
 
-def _complete_operation(operation: Document, verb: str, path: str, needs: str) -> None:
+def _complete_operation(operation: Document, verb: str, needs: str) -> None:
     responses = operation.setdefault("responses", {})
     responses.pop("400", None)
-    for status in _statuses(verb, path, needs):
+    for status in _statuses(verb, needs):
         responses.setdefault(str(status), _refusal(status))
+    for parameter in operation.get("parameters", []):
+        if parameter["name"] == "If-Match":
+            parameter["schema"] = {"type": "string", "pattern": IF_MATCH}
     headers = [] if needs == PUBLIC else [_header(*TENANT_HEADER)]
     if verb == "post" and needs != PUBLIC:
         headers.append(_header(*KEY_HEADER))
@@ -82,10 +88,8 @@ def _add_example(operation: Document, schemas: Mapping[str, Document]) -> None:
     media["example"] = example_of(media["schema"], schemas)
 
 
-def _statuses(verb: str, path: str, needs: str) -> list[int]:
-    found = [400, 401, 403, 422, 429, 500, 503]
-    if "{" in path or verb in CHANGES:
-        found.append(404)
+def _statuses(verb: str, needs: str) -> list[int]:
+    found = [400, 401, 403, 404, 422, 429, 500, 503]
     if verb in CHANGES:
         found += [409, 413, 415]
     if verb in ("put", "patch"):

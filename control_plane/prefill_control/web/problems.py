@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -78,6 +79,8 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
     headers = dict(problem.extras.headers)
     if problem.extras.retry_after_seconds:
         headers["Retry-After"] = str(problem.extras.retry_after_seconds)
+    if problem.code is ProblemCode.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(allowed_methods(request))
     if problem.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(
@@ -86,6 +89,17 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
         media_type=MEDIA_TYPE,
         headers=headers,
     )
+
+
+def allowed_methods(request: Request[Any, Any, Any]) -> list[str]:
+    """Every method that some handler of this path takes; the framework names one handler's only."""
+    path = request.scope["path"].rstrip("/") or "/"
+    found: set[str] = set()
+    for route in request.app.routes:
+        pattern = re.sub(r"\\\{[^/]+\\\}", "[^/]+", re.escape(route.path_format))
+        if re.fullmatch(pattern, path):
+            found |= set(getattr(route, "methods", ()))
+    return sorted(found)
 
 
 def document_of(problem: ControlError, request_id: str) -> ProblemDocument:
@@ -154,7 +168,7 @@ def _of_database(error: DBAPIError) -> ControlError:
     if error.connection_invalidated or isinstance(cause, (*BUSY, OSError)):
         return _unavailable()
     if isinstance(cause, BAD_TEXT):
-        return ControlError(ProblemCode.VALIDATION_FAILED, "a text holds a character that none may")
+        return ControlError(ProblemCode.INVALID_VALUE, "a text holds a character that none may")
     if isinstance(error, IntegrityError) and getattr(cause, "sqlstate", "") == "23505":
         return ControlError(ProblemCode.NAME_TAKEN, "something else has this name already")
     if isinstance(error, IntegrityError) and getattr(cause, "sqlstate", "") == "23503":

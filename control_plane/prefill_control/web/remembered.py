@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import re
 from dataclasses import dataclass
 
 import msgspec
@@ -21,7 +22,7 @@ from prefill_control.access.secrets import Pepper
 from prefill_control.errors import ControlError, ProblemCode, invalid
 from prefill_control.web.models import RememberedAnswer
 
-MAX_KEY_CHARACTERS = 128
+KEY = re.compile("[!-~]{1,128}")
 REMEMBERED = dt.timedelta(hours=24)
 NONCE = bytes(12)  # every sealing key is used once: it is bound to tenant, key and body
 
@@ -46,8 +47,8 @@ class Asked:
 
 def asked_under(pepper: Pepper, key: str, tenant_id: str, request: tuple[str, str, bytes]) -> Asked:
     """Checks the key's form; `request` is method, path with query, and body."""
-    if not 0 < len(key) <= MAX_KEY_CHARACTERS or not key.isprintable():
-        raise invalid("Idempotency-Key", f"1 to {MAX_KEY_CHARACTERS} printable characters")
+    if not KEY.fullmatch(key):
+        raise invalid("Idempotency-Key", "1 to 128 visible ASCII characters")
     method, path, body = request
     digest = hashlib.sha256(f"{method} {path}\n".encode() + body).hexdigest()
     return Asked(

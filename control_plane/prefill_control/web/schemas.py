@@ -36,8 +36,9 @@ Limit = Annotated[int, QueryParameter(ge=1, le=MAX_PAGE, description="Rows a pag
 Cursor = Annotated[
     str, QueryParameter(max_length=MAX_CURSOR_CHARACTERS, description="From the page before.")
 ]
+Zoned = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 Moment = Annotated[
-    Annotated[dt.datetime, msgspec.Meta(tz=True)] | None,
+    Zoned | None,
     QueryParameter(description="A time with its zone: 2030-01-31T00:00:00Z."),
 ]
 PathId = FromPath[str]

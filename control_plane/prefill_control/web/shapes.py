@@ -1,8 +1,10 @@
-"""A body against its handler's type, strictly: "1000" is no integer, a number is no time."""
+"""A body against its handler's type, strictly: "1000" is no integer, a number is no time.
+
+JSON knows one kind of number: 25.0 is the integer 25 there, and so it is here.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -11,24 +13,33 @@ from litestar.types import RouteHandlerType
 from prefill_control.errors import ControlError, Extras, FieldFault, ProblemCode
 
 MARK = " - at `$"
+EXACT = float(1 << 53)  # beyond it a float no longer says which integer is meant
 
 
-def check_shape(handler: RouteHandlerType, body: bytes) -> None:
-    """MALFORMED_REQUEST when it is no JSON, VALIDATION_FAILED when it is not of the type."""
+def shaped(handler: RouteHandlerType, body: bytes) -> bytes:
+    """The body in one form: MALFORMED_REQUEST when it is no JSON, VALIDATION_FAILED otherwise."""
     field = getattr(handler, "parsed_data_field", None)
     if field is None:
-        return
+        return body
     try:
-        _decoder(field.annotation).decode(body)
+        plain = _whole(msgspec.json.decode(body))
+        msgspec.convert(plain, field.annotation)
     except msgspec.ValidationError as error:
         raise _fault(str(error)) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise ControlError(ProblemCode.MALFORMED_REQUEST, f"no JSON: {error}") from None
+    return msgspec.json.encode(plain)
 
 
-@lru_cache(maxsize=256)
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(kind)
+def _whole(value: Any) -> Any:
+    """Floats without a fraction as the integers that they are."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < EXACT else value
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _whole(item) for name, item in value.items()}
+    return value
 
 
 def _fault(words: str) -> ControlError:

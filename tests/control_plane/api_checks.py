@@ -1,0 +1,18 @@
+"""A check of our own for schemathesis: what fits the document's types is never called ill-formed.
+
+Values that fit and still can't be (a datacenter that does not exist, a price for the past) are
+refused as INVALID_VALUE; VALIDATION_FAILED for them would mean that the document is wrong.
+"""
+
+import schemathesis
+from schemathesis import GenerationMode
+
+
+@schemathesis.check
+def well_formed_is_never_called_ill_formed(ctx, response, case):
+    mode = case.meta.generation.mode if case.meta else None
+    if mode is not GenerationMode.POSITIVE or response.status_code != 422:
+        return
+    told = response.json()
+    if told["code"] == "VALIDATION_FAILED":
+        raise AssertionError(f"fits the document, refused as {told['detail']}")
