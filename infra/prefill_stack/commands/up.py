@@ -1,6 +1,10 @@
 """`prefill-cloud up`: a cloud on this machine until Ctrl-C."""
 
+import contextlib
+import fcntl
+import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from prefill_stack.supervisor import Supervisor
 
 DEFAULT_DIRECTORY = Path(".prefill")
+LOCK_FILE = "up.lock"
 
 
 def parse_checkpoints(options: list[str]) -> dict[str, Path]:
@@ -58,8 +63,29 @@ def stop_on_terminate() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
+@contextlib.contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """One `up` a folder: a second would take the first one's access file away when it ends."""
+    from prefill_stack.devca import private_directory
+
+    path = private_directory(directory) / LOCK_FILE
+    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NotConfigured(
+                f"`prefill-cloud up` already runs in {directory} (pid {lock.read().strip()})",
+                "use that one, stop it, or give this one a folder of its own with --directory",
+            ) from None
+        lock.truncate()
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
 Checkpoints = Annotated[
-    list[str] | None, typer.Option(help="NAME=FOLDER of a checkpoint (default: the shipped).")
+    list[str] | None,
+    typer.Option(help="NAME=FOLDER of a checkpoint (default: the shipped); repeat."),
 ]
 Small = Annotated[bool, typer.Option("--small", help="Worker and gateway alone, keys from a file.")]
 Listen = Annotated[str, typer.Option(help="With --small: the gateway's HOST:PORT.")]
@@ -76,7 +102,9 @@ TlsHosts = Annotated[
     list[str] | None, typer.Option(help="With --small: names that others reach this machine by.")
 ]
 Profile = Annotated[str, typer.Option(help="Numerics profile: fp32 or bf16-cache.")]
-Tenants = Annotated[list[str] | None, typer.Option(help="Tenants that get a key.")]
+Tenants = Annotated[
+    list[str] | None, typer.Option(help="A tenant that gets a key (default: demo); repeat.")
+]
 Directory = Annotated[Path, typer.Option(help="Data, keys, logs, spools.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the access as JSON.")]
 
@@ -143,7 +171,7 @@ def run_platform(plan: "PlatformPlan", *, as_json: bool) -> None:
 
     console = people(quiet=as_json)
     keeper = Keeper(say=console.print)
-    with Supervisor() as supervisor:
+    with held(plan.directory), Supervisor() as supervisor:
         try:
             with console.status("starting services, control plane and datacenters"):
                 platform = PlatformStart(plan, keeper, supervisor).run()
@@ -167,7 +195,7 @@ def run_small(plan: "CloudPlan", *, as_json: bool) -> None:
     from prefill_stack.supervisor import Supervisor
 
     console = people(quiet=as_json)
-    with Supervisor() as supervisor:
+    with held(plan.directory), Supervisor() as supervisor:
         with console.status(f"starting {plan.workers} worker(s) and a gateway"):
             cloud = start_cloud(supervisor, plan)
         path = save_credentials(cloud)
