@@ -51,6 +51,18 @@ def test_a_mistake_is_one_line_and_a_remedy(tmp_path, arguments, words):
     assert len(done.stderr.strip().splitlines()) == 2
 
 
+def test_generating_here_asks_no_cloud(tmp_path):
+    """A fixed point of the shipped checkpoint: what is streamed is what the object holds."""
+    options = ["--local", "--max-new-tokens", "8"]
+    streamed = command("generate", "def main():", *options, cwd=tmp_path)
+    done = command("generate", "def main():", *options, "--json", cwd=tmp_path)
+    assert (streamed.returncode, done.returncode) == (0, 0), streamed.stderr + done.stderr
+    told = json.loads(done.stdout)
+    assert (told["route"], told["prompt_tokens"], len(told["tokens"])) == ("here", 3, 8)
+    assert streamed.stdout == told["text"] + "\n"
+    assert "request_id" not in told
+
+
 def test_wrong_usage_exits_with_two(tmp_path):
     assert command("no-such-command", cwd=tmp_path).returncode == 2
 

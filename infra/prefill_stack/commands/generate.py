@@ -2,7 +2,6 @@
 
 import asyncio
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from prefill_cloud import Generation
     from prefill_cloud.decode.local import LocalEngine
     from prefill_cloud.generation import Options
+    from prefill_cloud.session import AsyncSession
 
     from prefill_stack.local_cloud import Credentials
 
@@ -75,38 +75,14 @@ def read_prompt(prompt: str, file: Path | None) -> str:
     return text
 
 
-def complete_here(engine: "LocalEngine", text: str, options: "Options", show: Show) -> Completion:
-    """Prefill and decode in this process, no cloud asked."""
-    import numpy as np
-    from prefill_cloud.decode.text import StopStrings, TextStream
-    from prefill_cloud.generation import Wish
+async def complete_here(
+    engine: "LocalEngine", text: str, options: "Options", show: Show
+) -> Completion:
+    """Prefill and decode in this process, no cloud asked: a session without a client."""
+    from prefill_cloud.session import AsyncSession
 
-    wish, vocabulary = Wish(**options), engine.vocabulary
-    if vocabulary is None:
-        raise NotConfigured("this checkpoint has no tokenizer", "restore its tokenizer.json")
-    tokens = np.asarray(vocabulary.encode(text), dtype=np.uint32)
-    started = time.perf_counter()
-    handle = engine.open(tokens, len(tokens) + wish.max_new_tokens)
-    covered = 0
-    while covered < len(tokens) - 1:
-        covered = engine.prefill(handle)
-    prefill_ms = (time.perf_counter() - started) * 1000
-    stream, stops, made, shown = TextStream(vocabulary), StopStrings(wish.stop_strings), [], ""
-
-    def give(piece: str) -> str:
-        show(piece)
-        return piece
-
-    for token in engine.decode(handle, wish.sampling):
-        made.append(token)
-        if token in vocabulary.end_tokens:
-            break
-        shown += give(stops.push(stream.push(token)))
-        if stops.stopped or len(made) == wish.max_new_tokens:
-            break
-    if not stops.stopped:
-        shown += give(stops.push(stream.flush()) + stops.flush())
-    return Completion("here", "--local", made, shown, len(tokens), prefill_ms, {})
+    async with AsyncSession(None, engine) as session:
+        return await _stream(session, text, options, show)
 
 
 async def complete_by_cloud(
@@ -115,10 +91,15 @@ async def complete_by_cloud(
     """Ask the cloud as the SDK's policy says; fall back to this process when it cannot."""
     async with open_client(credentials) as client:
         await client.models()  # a wrong key is said at once, and the threshold is the cloud's
-        async with client.session(engine) as session, session.stream(text, **options) as stream:
-            async for piece in stream:
-                show(piece.text)
-            return _completion(stream.result)
+        async with client.session(engine) as session:
+            return await _stream(session, text, options, show)
+
+
+async def _stream(session: "AsyncSession", text: str, options: "Options", show: Show) -> Completion:
+    async with session.stream(text, **options) as stream:
+        async for piece in stream:
+            show(piece.text)
+        return _completion(stream.result)
 
 
 def _completion(result: "Generation") -> Completion:
@@ -185,7 +166,7 @@ def generate(
     show = _write if stream and not as_json else _nothing
     engine = LocalEngine.from_folder(checkpoint or shipped.checkpoint(shipped.CODE_LM))
     if credentials is None:
-        done = complete_here(engine, text, options, show)
+        done = asyncio.run(complete_here(engine, text, options, show))
     else:
         done = asyncio.run(complete_by_cloud(credentials, engine, text, options, show))
     if as_json:
