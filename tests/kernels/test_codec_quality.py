@@ -15,7 +15,8 @@ from prefill_kernels.pack.policy import codec_for
 CHECKPOINTS = Path(str(files("prefill_engine"))) / "checkpoints"
 POSITIONS, SEQUENCES = 2_048, 32
 # Mean KL in nats a position, fraction of recalled answers that change.
-BOUNDS = {"exact": (0.0, 0.0), "near-lossless": (1e-5, 0.002), "compact": (1e-2, 0.02)}
+# A mean KL is that of rare positions where a near tie between experts falls the other way.
+BOUNDS = {"exact": (0.0, 0.0), "near-lossless": (1e-5, 0.001), "compact": (3e-4, 0.005)}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def test_a_policy_stays_within_its_bounds(sides, policy):
     assert found.kl <= kl
     assert found.mqar_answers_changed_fraction <= changed
     assert found.mqar_recall >= 0.98
-    assert found.top1_agreement >= 1 - 10 * kl - 0.001
+    assert found.top1_agreement >= 0.99
 
 
 def test_the_measure_sees_the_coarsest_codec(sides):

@@ -9,6 +9,7 @@ SEEDS = range(20)
 LONG_SEEDS = (2, 5)
 SHORT_LENGTHS = (2, 63, 64, 65)
 LONG_LENGTHS = (1000, 2049)
+LONGEST = (16_384,)
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +26,12 @@ def handoff(tmp_path_factory, handoff_type):
 
 
 def cases():
-    """Every model at the edges of a chunk, two of them long; nightly: all of them long."""
+    """Every model at the edges of a chunk, two of them long; nightly: all long, and longest."""
     yield from (pytest.param(seed, SHORT_LENGTHS) for seed in SEEDS)
     yield from (pytest.param(seed, LONG_LENGTHS) for seed in LONG_SEEDS)
     rest = (seed for seed in SEEDS if seed not in LONG_SEEDS)
     yield from (pytest.param(seed, LONG_LENGTHS, marks=pytest.mark.nightly) for seed in rest)
+    yield from (pytest.param(seed, LONGEST, marks=pytest.mark.nightly) for seed in SEEDS)
 
 
 @pytest.mark.parametrize(("seed", "lengths"), list(cases()))
