@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from prefill_control.quotas.models import Limits
 from prefill_control.tenants.models import Tenant
 
 LOCK_NUMBER = 7_310_002
+PAGE_TENANTS = 100  # some milliseconds of work at a time
 Row = TypeVar("Row", ApiKey, Limits, DatacenterPreference, Residency, ModelGrant, PriceOverride)
 
 
@@ -71,11 +72,19 @@ class SnapshotRepository:
             list(await session.scalars(select(Price).order_by(Price.model, Price.valid_from))),
         )
 
-    async def tenants(self, ids: Collection[str] | None) -> list[TenantRows]:
-        """The rows of these tenants (of all: None); an id that names none is left out."""
-        query = select(Tenant).order_by(Tenant.id)
-        if ids is not None:
-            query = query.where(Tenant.id.in_(ids))
+    async def pages(self, ids: Collection[str] | None) -> AsyncIterator[list[TenantRows]]:
+        """The rows of these tenants (of all: None), some at a time: the loop that reads them
+        answers requests, too. An id that names none is left out."""
+        wanted = sorted(ids) if ids is not None else await self._all_ids()
+        for start in range(0, len(wanted), PAGE_TENANTS):
+            yield await self._tenants(wanted[start : start + PAGE_TENANTS])
+            self._session.expunge_all()
+
+    async def _all_ids(self) -> list[str]:
+        return list(await self._session.scalars(select(Tenant.id).order_by(Tenant.id)))
+
+    async def _tenants(self, ids: Collection[str]) -> list[TenantRows]:
+        query = select(Tenant).where(Tenant.id.in_(ids)).order_by(Tenant.id)
         tenants = list(await self._session.scalars(query))
         keys = await self._by_tenant(ApiKey, ids)
         limits = await self._by_tenant(Limits, ids)
@@ -97,11 +106,9 @@ class SnapshotRepository:
         ]
 
     async def _by_tenant(
-        self, table: type[Row], ids: Collection[str] | None
+        self, table: type[Row], ids: Collection[str]
     ) -> defaultdict[str, list[Row]]:
-        query = select(table).order_by(table.tenant_id, table.id)
-        if ids is not None:
-            query = query.where(table.tenant_id.in_(ids))
+        query = select(table).where(table.tenant_id.in_(ids)).order_by(table.tenant_id, table.id)
         return _grouped(await self._session.scalars(query))
 
 

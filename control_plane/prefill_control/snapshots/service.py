@@ -36,10 +36,10 @@ class Publisher:
             await rows.lock()
             held = await self._store.held()
             ids = None if changed is None or held is None else frozenset(changed)
-            entries = {
-                found.tenant.id: encode_part(build_tenant(found, self._now()))
-                for found in await rows.tenants(ids)
-            }
+            entries: dict[str, bytes] = {}
+            async for page in rows.pages(ids):
+                for found in page:
+                    entries[found.tenant.id] = encode_part(build_tenant(found, self._now()))
             _name_oversized(entries)
             kept = {} if ids is None or held is None else dict(held.roll.tenants)
             for tenant in ids or ():

@@ -22,6 +22,7 @@ from prefill_wire.signing import SigningKey
 from redis.asyncio import Redis
 
 log = structlog.get_logger()
+BATCH = 100
 KEEP_SECONDS = 24 * 3600  # of what is published; nobody may use it after 60 s anyway
 
 
@@ -74,10 +75,16 @@ class SnapshotStore:
         return True
 
     async def write(self, beat: Beat, roll: bytes, entries: Mapping[str, bytes]) -> None:
-        """Entries, roll and beat at once, then the word that there is something new."""
+        """Entries some at a time, then roll and beat at once, then the word that there is
+        something new. Who reads in between finds an entry that its roll does not name, keeps the
+        one it has, and looks again."""
+        named = list(entries.items())
+        for start in range(0, len(named), BATCH):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for tenant, data in named[start : start + BATCH]:
+                    pipeline.set(tenant_key(tenant), data)
+                await pipeline.execute()
         async with self._redis.pipeline(transaction=True) as pipeline:
-            for tenant, data in entries.items():
-                pipeline.set(tenant_key(tenant), data)
             pipeline.set(ROLL_KEY, roll)
             pipeline.set(BEAT_KEY, sign_beat(self._key, beat), ex=KEEP_SECONDS)
             pipeline.publish(CHANGED_CHANNEL, str(beat.version))
