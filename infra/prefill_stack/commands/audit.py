@@ -8,7 +8,7 @@ from prefill_stack.commands.desk import Desk, verb
 from prefill_stack.commands.options import since as time_before
 
 audit = typer.Typer(help="Who did what.", no_args_is_help=True)
-SHOWN = "at action subject_id actor_id address request_id"
+SHOWN = "at action subject_id actor_id address"
 
 
 @verb(audit, "list", "list")
@@ -21,7 +21,7 @@ def list_all(
     since: Annotated[str, typer.Option(help="2030-01-31T00:00:00Z, or 7d ago.")] = "",
     until: Annotated[str, typer.Option(help="Up to this time, which is excluded.")] = "",
 ) -> None:
-    """List audit rows, newest first; --json has what was before and after."""
+    """List audit rows, newest first; --json has the request id, and what was before and after."""
     rows = desk.client.audit.list(
         action=action,
         actor_id=actor,

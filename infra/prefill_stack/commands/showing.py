@@ -1,11 +1,14 @@
 """Objects of the management API for people and for programs; money is integer micros till here."""
 
 import datetime as dt
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
+
+from prefill_stack.console import people
 
 if TYPE_CHECKING:
     from msgspec import Struct
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 MICROS = 1_000_000
 MONEY_SUFFIX = "_micros"
 LEAST_DECIMALS = 2
+UNBOUNDED_COLUMNS = 4096
 
 
 def money(micros: int) -> str:
@@ -52,8 +56,16 @@ def as_rows(items: "Sequence[Struct]", columns: Sequence[str]) -> list[list[str]
     return [[text_of(name, getattr(item, name)) for name in columns] for item in items]
 
 
+def show_table(table: Table) -> None:
+    """On a terminal within its width; elsewhere as wide as it is, so that no id is broken."""
+    console = people()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNBOUNDED_COLUMNS
+    console.print(table)
+
+
 def rows_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table of many objects; ids are never cut, so that they can be copied."""
+    """A table of many objects; nothing is cut, so that ids can be copied."""
     table = Table()
     for name in columns:
         number = name.endswith((MONEY_SUFFIX, "_tokens", "_bytes", "tokens", "requests"))

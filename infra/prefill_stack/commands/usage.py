@@ -6,8 +6,7 @@ import typer
 
 from prefill_stack.commands.desk import Desk, verb
 from prefill_stack.commands.options import since as time_before
-from prefill_stack.commands.showing import rows_table, text_of
-from prefill_stack.console import people
+from prefill_stack.commands.showing import rows_table, show_table, text_of
 
 if TYPE_CHECKING:
     from prefill_cloud.manage.usage import UsageFilter, UsageRow
@@ -56,7 +55,7 @@ def show(
     if desk.as_json:
         desk.listed(items, cursor)
         return
-    people().print(rows_table([*(by or ["tenant"]), *SUMS], [_cells(row) for row in items]))
+    show_table(rows_table([*(by or ["tenant"]), *SUMS], [_cells(row) for row in items]))
     desk.tell_more(cursor)
 
 
