@@ -8,9 +8,9 @@ from prefill_stack.errors import NotConfigured
 
 
 def test_a_second_up_is_refused_and_told_of_the_first(tmp_path):
-    with held(tmp_path), pytest.raises(NotConfigured, match=f"pid {os.getpid()}") as caught:
-        with held(tmp_path):
-            pass
+    first, second = held(tmp_path), held(tmp_path)
+    with first, pytest.raises(NotConfigured, match=f"pid {os.getpid()}") as caught, second:
+        pass
     assert "--directory" in caught.value.remedy
 
 

@@ -56,6 +56,8 @@ def inspect(
         print_json(facts)
         return
     table = Table(title=str(facts["name"]), show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a fingerprint is there to be compared, so none is cut
     for name, value in facts.items():
         if isinstance(value, dict):
             sized = name == "state_bytes_at_tokens"
