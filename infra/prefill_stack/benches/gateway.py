@@ -1,0 +1,104 @@
+"""Bench `gateway`: what a gateway adds to a prefill, against the worker called directly.
+
+Both sides run in this run, by turns, in open loop at the same rate, with a tiny prompt: Open,
+Prompt, chunks and Claim through the gateway; Admit, Run and chunks with the worker. An overhead is
+the difference of the same quantile of the two. Worker, gateway and the load share the machine.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prefill_stack.load.open_loop import Call
+    from prefill_stack.local_cloud import LocalCloud
+
+RATES_PER_SECOND = (200.0, 20.0)
+BLOCK_SECONDS, BLOCKS = 4.0, 3
+PROMPT_TOKENS = 8
+P50_LIMIT_MS, P99_LIMIT_MS = 3.0, 13.0
+
+
+def run(
+    rates_per_second: tuple[float, ...] = RATES_PER_SECOND,
+    block_seconds: float = BLOCK_SECONDS,
+    blocks: int = BLOCKS,
+) -> dict[str, object]:
+    """Overheads at the first rate; those of the other rates with the rate in their names."""
+    from prefill_stack import shipped
+    from prefill_stack.load.open_loop import neighbours
+    from prefill_stack.local_cloud import CloudPlan, start_cloud
+    from prefill_stack.supervisor import Supervisor
+
+    found: dict[str, object] = {}
+    checkpoints = {shipped.MQAR: shipped.checkpoint(shipped.MQAR)}
+    for index, rate in enumerate(rates_per_second):
+        with tempfile.TemporaryDirectory(prefix="prefill-bench-") as name, Supervisor() as children:
+            cloud = start_cloud(children, CloudPlan(Path(name), checkpoints))
+            measured = asyncio.run(_both_sides(cloud, rate, block_seconds, blocks))
+        suffix = f"_at_{rate:.0f}_per_second" if index else ""
+        found |= {f"{key}{suffix}": value for key, value in measured.items()}
+    return {
+        **found,
+        "requests_per_second": rates_per_second[0],
+        "overhead_p50_limit_ms": P50_LIMIT_MS,
+        "overhead_p99_limit_ms": P99_LIMIT_MS,
+        "load_generator": "one Python process on the same machine, open loop, Poisson arrivals",
+        **neighbours(),
+    }
+
+
+async def _both_sides(
+    cloud: "LocalCloud", rate: float, seconds: float, blocks: int
+) -> dict[str, object]:
+    from prefill_stack.load.open_loop import Measured, Offered, cpu_seconds, open_loop
+
+    gateway_pid, computed = cloud.gateway.process.pid, 0.0
+    latencies: dict[str, list[float]] = {"gateway": [], "direct": []}
+    async with _sides(cloud) as sides:
+        for side in sides.values():  # channels, threads and caches are warm before it counts
+            await open_loop(Offered(5.0, 2.0), side)
+        for block in range(blocks):
+            for name, side in sides.items():
+                before = cpu_seconds(gateway_pid)
+                measured = await open_loop(Offered(rate, seconds, seed=block), side)
+                latencies[name] += measured.latencies
+                computed += cpu_seconds(gateway_pid) - before if name == "gateway" else 0.0
+    through, direct = (Measured(latencies[name], 1.0) for name in ("gateway", "direct"))
+    result: dict[str, object] = {}
+    for label, share in (("p50", 0.5), ("p99", 0.99)):
+        pair = through.quantile_ms(share), direct.quantile_ms(share)
+        result[f"overhead_{label}_ms"] = round(pair[0] - pair[1], 3)
+        result[f"gateway_{label}_ms"], result[f"direct_{label}_ms"] = pair
+    exchanges = len(latencies["gateway"])
+    return {**result, "gateway_cpu_ms_an_exchange": round(1000 * computed / exchanges, 3)}
+
+
+@asynccontextmanager
+async def _sides(cloud: "LocalCloud") -> AsyncIterator[Mapping[str, "Call"]]:
+    """The same exchange through the gateway and with its worker."""
+    import grpc
+    import numpy as np
+    from prefill_engine.identity import identify
+    from prefill_wire.identity import ModelIdentity
+
+    from prefill_stack.load.exchange import Prepared, ThroughGateway, WithWorker
+    from prefill_stack.local_cloud import FLEET_TOKEN_FILE
+
+    ((name, folder),) = cloud.plan.checkpoints.items()
+    found = identify(folder)
+    identity = ModelIdentity(name, found.fingerprint, found.tokenizer_fingerprint, "fp32")
+    prepared = Prepared(identity, np.arange(PROMPT_TOKENS, dtype=np.uint32))
+    token = (cloud.plan.directory / FLEET_TOKEN_FILE).read_bytes()
+    worker = cloud.workers[0]
+    async with (
+        grpc.aio.insecure_channel(cloud.endpoint) as gateway,
+        grpc.aio.insecure_channel(worker.address("grpc")) as direct,
+    ):
+        yield {
+            "gateway": ThroughGateway(prepared, gateway, cloud.keys[0].secret),
+            "direct": WithWorker(prepared, direct, token, worker.address("data")),
+        }

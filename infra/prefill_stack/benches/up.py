@@ -1,0 +1,61 @@
+"""Bench `up`: seconds from no data at all to a platform that is ready, and once more with data."""
+
+import tempfile
+import time
+from pathlib import Path
+
+COLD_LIMIT_SECONDS = 15.0
+
+
+def run() -> dict[str, object]:
+    """Both starts, with the seconds that each part took; stopping is timed beside."""
+    from prefill_stack.load.open_loop import neighbours
+
+    with tempfile.TemporaryDirectory(prefix="prefill-bench-up-") as name:
+        folder = Path(name)
+        cold, cold_parts, stop = _start(folder)
+        warm, _, _ = _start(folder)
+        _remove(folder)
+    return {
+        "cold_seconds": cold,
+        "with_data_seconds": warm,
+        "stop_seconds": stop,
+        "cold_limit_seconds": COLD_LIMIT_SECONDS,
+        "cold_parts_seconds": cold_parts,
+        **neighbours(),
+    }
+
+
+def _start(folder: Path) -> tuple[float, dict[str, float], float]:
+    """Seconds until ready, until each part was ready, and until everything was gone again."""
+    from prefill_stack.commands.up import parse_checkpoints
+    from prefill_stack.platform.keeper import Keeper, Part
+    from prefill_stack.platform.plan import PlatformPlan
+    from prefill_stack.platform.run import PlatformStart
+    from prefill_stack.supervisor import Supervisor
+
+    started, parts = time.monotonic(), {}
+
+    class Watched(Keeper):
+        def start(self, part: Part) -> None:
+            super().start(part)
+            parts[part.name] = round(time.monotonic() - started, 2)
+
+    keeper = Watched(say=lambda line: None)
+    with Supervisor() as supervisor:
+        try:
+            PlatformStart(PlatformPlan(folder, parse_checkpoints([])), keeper, supervisor).run()
+            ready = round(time.monotonic() - started, 2)
+        finally:
+            stopping = time.monotonic()
+            keeper.stop()
+    return ready, parts, round(time.monotonic() - stopping, 2)
+
+
+def _remove(folder: Path) -> None:
+    """What services of another user keep elsewhere."""
+    from prefill_stack.services.postgres import Postgres, PostgresPlan
+    from prefill_stack.services.redis import Redis, RedisPlan
+
+    Postgres(PostgresPlan(folder / "postgres")).destroy()
+    Redis(RedisPlan(folder / "redis")).destroy()

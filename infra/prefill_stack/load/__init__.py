@@ -1,0 +1,1 @@
+"""The load that benches put on, and how they measure it."""

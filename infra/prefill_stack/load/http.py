@@ -1,0 +1,58 @@
+"""HTTP as cheap as it gets, so that a bench measures the server and not its own client."""
+
+import asyncio
+from dataclasses import dataclass, field
+from types import TracebackType
+
+MOST_HEADER_BYTES = 1 << 16
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Refused(Exception):
+    """An answer that the bench did not ask for."""
+
+
+def request(verb: str, path: str, credential: str, body: bytes = b"") -> bytes:
+    """One HTTP/1.1 request on a connection that is kept."""
+    lines = [f"{verb} {path} HTTP/1.1", "Host: bench", f"Authorization: Bearer {credential}"]
+    if body:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+@dataclass
+class Lines:
+    """Kept connections to one server; a request waits until one is free."""
+
+    host: str
+    port: int
+    count: int
+    _free: "asyncio.Queue[Stream]" = field(default_factory=asyncio.Queue)
+
+    async def __aenter__(self) -> "Lines":
+        for _ in range(self.count):
+            opened = await asyncio.open_connection(self.host, self.port, limit=MOST_HEADER_BYTES)
+            self._free.put_nowait(opened)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        while not self._free.empty():
+            self._free.get_nowait()[1].transport.abort()
+
+    async def ask(self, wanted: bytes) -> bytes:
+        """The body of a 200; raises `Refused` for any other answer."""
+        stream = await self._free.get()
+        reader, writer = stream
+        writer.write(wanted)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        start = head.index(b"content-length:") + len(b"content-length:")
+        body = await reader.readexactly(int(head[start : head.index(b"\r", start)]))
+        self._free.put_nowait(stream)
+        if b" 200 " not in head[:16]:
+            raise Refused(f"{head[:16]!r}: {body[:300]!r}")
+        return body

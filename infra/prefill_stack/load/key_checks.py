@@ -1,0 +1,69 @@
+"""Key checks as a gateway makes them for every call: by snapshot, with the tenant's limits."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from prefill_data.errors import DataPlaneError
+from prefill_data.gateway.snapshot_feed import SnapshotFeed
+from prefill_data.gateway.snapshots import SnapshotKeys, SnapshotState
+from prefill_data.limits.limiter import Limiter
+from prefill_data.limits.store import RedisStore
+from prefill_data.redis_client import connect
+from prometheus_client import CollectorRegistry
+
+from prefill_stack.load.control_stand import ControlStand
+from prefill_stack.load.over_grant import steady_us
+
+ADDRESS = "127.0.0.1"
+WRONG_SHARE = 20  # one secret in so many is unknown
+WAIT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class GatewayChecks:
+    """A gateway's key source and limiter over a snapshot of the whole crowd."""
+
+    keys: SnapshotKeys
+    limiter: Limiter
+    secrets: Sequence[str]
+
+    async def __call__(self, number: int) -> None:
+        """One check: a known key is admitted within its limits, an unknown one is refused."""
+        wrong = number % WRONG_SHARE == 0
+        secret = random.Random(number).choice(self.secrets)  # noqa: S311 (which key is asked for)
+        shown = (("authorization", f"Bearer {secret[:-1] + '!' if wrong else secret}"),)
+        try:
+            key = self.keys.check(shown, ADDRESS)
+        except DataPlaneError:
+            if not wrong:
+                raise
+            return
+        terms = self.keys.terms(key)
+        numbers = (terms.limits, terms.key_limits)
+        permit = await self.limiter.admit(key.tenant, key.key_id, numbers, 1)
+        permit.end(counted=True)
+
+
+@asynccontextmanager
+async def gateway_checks(stand: ControlStand) -> AsyncIterator[GatewayChecks]:
+    """The parts of a gateway process, fed by what the control plane publishes meanwhile."""
+    redis, state = connect(stand.gateway_redis_url), SnapshotState()
+    feed = SnapshotFeed(redis, stand.control_public_key, state, CollectorRegistry())
+    limiter = Limiter(RedisStore(redis, "bench-gateway", steady_us), steady_us)
+    tasks = [asyncio.create_task(feed.watch()), asyncio.create_task(limiter.run())]
+    keys = SnapshotKeys(state, stand.pepper, lambda: time.time_ns() // 1_000_000)
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            while len(state.by_proof) < len(stand.secrets):  # noqa: ASYNC110 (nothing tells)
+                await asyncio.sleep(0.1)
+        yield GatewayChecks(keys, limiter, stand.secrets)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await limiter.settle()
+        await redis.aclose()

@@ -1,0 +1,82 @@
+"""What the platform's benches measure with: latencies that count from when a call was due."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from prefill_stack.benches import gateway, names
+from prefill_stack.load.crowd import CrowdPlan
+from prefill_stack.load.http import Lines, Refused, request
+from prefill_stack.load.open_loop import Measured, Offered, closed_loop, open_loop
+from prefill_stack.load.over_grant import BURST, Hammered
+
+
+def test_the_benches_are_known():
+    assert {"api", "gateway", "up"} <= set(names())
+
+
+def test_arrivals_are_as_many_as_offered_and_the_same_every_time():
+    offered = Offered(per_second=200, seconds=5)
+    moments = offered.moments()
+    assert len(moments) == 1000
+    assert moments == sorted(moments) == offered.moments()
+    assert moments != replace(offered, seed=8).moments()
+
+
+async def test_a_server_that_falls_behind_cannot_hide_it():
+    lock = asyncio.Lock()
+
+    async def slow(_number):
+        async with lock:
+            await asyncio.sleep(0.02)
+
+    closed = await closed_loop(1, 20, slow)
+    opened = await open_loop(Offered(per_second=1000, seconds=0.1), slow)
+    assert len(opened.latencies) == 100
+    assert opened.quantile_ms(0.99) > 5 * closed.quantile_ms(0.5)
+
+
+def test_quantiles_are_milliseconds():
+    measured = Measured([n / 1000 for n in range(101)], took_seconds=2.0)
+    assert (measured.quantile_ms(0.5), measured.quantile_ms(0.99)) == (50.0, 99.0)
+    assert measured.per_second == 50.5
+
+
+def test_grants_beyond_the_limit_are_seen():
+    assert Hammered(moments=[0.0] * BURST).over_grant() == 0
+    assert Hammered(moments=[0.0] * (BURST + 1)).over_grant() == pytest.approx(1 / BURST)
+
+
+async def test_another_answer_than_200_ends_a_bench():
+    async def answer(reader, writer):
+        for status in (b"200 OK", b"404 Not Found"):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with Lines("127.0.0.1", port, 1) as lines:
+        assert await lines.ask(request("GET", "/", "secret")) == b"{}"
+        with pytest.raises(Refused, match="404"):
+            await lines.ask(request("GET", "/", "secret"))
+    server.close()
+
+
+@pytest.mark.nightly
+def test_the_gateway_bench_measures_both_sides():
+    found = gateway.run((10.0,), 1.0, 1)
+    assert found["gateway_p50_ms"] > found["direct_p50_ms"] > 0
+    assert found["overhead_p50_ms"] == pytest.approx(
+        found["gateway_p50_ms"] - found["direct_p50_ms"], abs=0.01
+    )
+
+
+@pytest.mark.nightly
+def test_the_api_bench_answers_every_question():
+    from prefill_stack.benches import api
+
+    found = api.run(CrowdPlan(tenants=50, receipts=5_000))
+    asked = {"key_checks_per_second", "key_check_p99_ms", "list_p99_ms", "usage_p99_ms"}
+    assert all(found[name] > 0 for name in asked)
+    assert 0 <= found["over_grant_fraction"] <= 1
