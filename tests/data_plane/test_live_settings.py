@@ -1,0 +1,88 @@
+"""The variables by which a gateway or a worker reaches the control plane; all may be absent."""
+
+import pytest
+from prefill_data.errors import SettingsError
+from prefill_data.settings import ControlLink, GatewaySettings, WorkerSettings
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Paths of small files by name, as a supervisor would write them."""
+
+    def write(name, content):
+        path = tmp_path / name
+        path.write_bytes(content)
+        return str(path)
+
+    (tmp_path / "spool").mkdir()
+    return write
+
+
+@pytest.fixture
+def gateway(files, tmp_path):
+    return {
+        "PREFILL_GATEWAY_ID": "g1", "PREFILL_DATACENTER": "eu", "PREFILL_LISTEN": "127.0.0.1:0",
+        "PREFILL_WORKERS": "127.0.0.1:1", "PREFILL_KEY_FILE": files("keys", b"{}"),
+        "PREFILL_FLEET_TOKEN_FILE": files("token", b"t" * 32),
+        "PREFILL_SPOOL_DIR": str(tmp_path / "spool"), "PREFILL_CONTROL_PUBLIC_KEY": "ab" * 32,
+    }  # fmt: skip
+
+
+def test_without_any_of_them_a_gateway_stands_alone(gateway):
+    found = GatewaySettings.read(gateway)
+    assert found.link == ControlLink()
+    assert found.key_file is not None
+
+
+def test_a_gateway_with_a_redis_needs_no_key_file(gateway, files):
+    pepper = b"\x00 raw bytes, not stripped \n"
+    del gateway["PREFILL_KEY_FILE"]
+    found = GatewaySettings.read({
+        **gateway,
+        "PREFILL_REDIS_URL_FILE": files("url", b"redis://gateway:secret@127.0.0.1:1/0\n"),
+        "PREFILL_PEPPER_FILE": files("pepper", pepper),
+        "PREFILL_GATEWAYS": "3",
+        "PREFILL_CONTROL_URL": "http://127.0.0.1:7080",
+        "PREFILL_GATEWAY_KEY_FILE": files("seed", b"s" * 32),
+        "PREFILL_GATEWAY_CERTIFICATE_FILE": files("certificate", b"c"),
+    })  # fmt: skip
+    assert found.key_file is None
+    assert found.link == ControlLink(
+        redis_url="redis://gateway:secret@127.0.0.1:1/0", pepper=pepper, gateways=3,
+        control_url="http://127.0.0.1:7080", seed=b"s" * 32, certificate=b"c",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PREFILL_REDIS_URL_FILE", "/nowhere/url"),
+        ("PREFILL_PEPPER_FILE", "/nowhere/pepper"),
+        ("PREFILL_GATEWAYS", "0"),
+        ("PREFILL_GATEWAYS", "many"),
+        ("PREFILL_GATEWAY_KEY_FILE", "/nowhere/seed"),
+    ],
+)
+def test_what_is_wrong_is_named(gateway, name, value):
+    with pytest.raises(SettingsError, match=name):
+        GatewaySettings.read({**gateway, name: value})
+
+
+def test_a_gateway_with_neither_redis_nor_key_file_is_told_so(gateway):
+    del gateway["PREFILL_KEY_FILE"]
+    with pytest.raises(SettingsError, match="PREFILL_KEY_FILE"):
+        GatewaySettings.read(gateway)
+
+
+def test_a_worker_takes_a_redis_for_its_heartbeats(files, tmp_path):
+    values = {
+        "PREFILL_WORKER_ID": "w1", "PREFILL_DATACENTER": "eu", "PREFILL_LISTEN": "127.0.0.1:0",
+        "PREFILL_DATA_LISTEN": "127.0.0.1:0", "PREFILL_CHECKPOINTS": "m=/m",
+        "PREFILL_WORKER_KEY_FILE": files("seed", b"s" * 32),
+        "PREFILL_WORKER_CERTIFICATE_FILE": files("certificate", b"c"),
+        "PREFILL_FLEET_TOKEN_FILE": files("token", b"t" * 32),
+        "PREFILL_SPILL_DIR": str(tmp_path / "spool"),
+    }  # fmt: skip
+    assert WorkerSettings.read(values).redis_url == ""
+    told = {**values, "PREFILL_REDIS_URL": "redis://worker@127.0.0.1:1/0"}
+    assert WorkerSettings.read(told).redis_url == "redis://worker@127.0.0.1:1/0"
