@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prefill_data.errors import DataPlaneError, SettingsError
 from prefill_data.logs import configure_logging
 from prefill_data.refusals import CHANNEL_OPTIONS
-from prefill_data.settings import Address, Tls
+from prefill_data.settings import Address, Tls, is_loopback
 
 log = structlog.get_logger()
 Serve = Callable[[asyncio.Event], Awaitable[None]]
@@ -89,8 +89,14 @@ def bind_grpc(server: grpc.aio.Server, address: Address, tls: Tls | None) -> str
 
 
 def open_channel(endpoint: str, tls: Tls | None) -> grpc.aio.Channel:
-    """A channel to a process of ours, held to our authority when there is one."""
+    """A channel to a process of ours, held to our authority; without one only on this machine:
+    the fleet's token and prompts go over it."""
     if tls is None:
+        if not is_loopback(endpoint.rpartition(":")[0].strip("[]")):
+            raise SettingsError(
+                f"{endpoint} is not loopback, and PREFILL_TLS_AUTHORITY_FILE is not set",
+                "set the three PREFILL_TLS_*_FILE variables, or name processes on 127.0.0.1",
+            )
         return grpc.aio.insecure_channel(endpoint, CHANNEL_OPTIONS)
     roots = grpc.ssl_channel_credentials(tls.authority.read_bytes())
     return grpc.aio.secure_channel(endpoint, roots, CHANNEL_OPTIONS)

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefill_data.errors import SettingsError
 
 MIB = 1 << 20
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, a name or an address without brackets, is this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +30,7 @@ class Address:
     @property
     def loopback(self) -> bool:
         """Whether nobody but this machine can reach it."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(self.host)
 
     def text(self, port: int | None = None) -> str:
         """host:port, brackets around an IPv6 host."""
@@ -134,11 +139,11 @@ class ControlLink:
     gateway's own, and sign what it tells.
     """
 
-    redis_url: str = ""
-    pepper: bytes = b""
+    redis_url: str = field(default="", repr=False)  # may hold a password
+    pepper: bytes = field(default=b"", repr=False)
     gateways: int = 1
     control_url: str = ""
-    seed: bytes = b""
+    seed: bytes = field(default=b"", repr=False)
     certificate: bytes = b""
 
 
@@ -173,16 +178,16 @@ class WorkerSettings:
     data_host: str
     checkpoints: Mapping[str, Path]
     profile: str
-    key_seed: bytes
+    key_seed: bytes = field(repr=False)
     certificate: bytes
-    fleet_token: bytes
+    fleet_token: bytes = field(repr=False)
     spill_dir: Path
     memory_cap_bytes: int
     stream_memory_bytes: int
     max_connections: int
     tls: Tls | None
     failpoints: str
-    redis_url: str = ""
+    redis_url: str = field(default="", repr=False)
 
     @classmethod
     def read(cls, values: Mapping[str, str]) -> WorkerSettings:
@@ -225,7 +230,7 @@ class GatewaySettings:
     workers: tuple[str, ...]
     peers: tuple[Peer, ...]
     key_file: Path | None
-    fleet_token: bytes
+    fleet_token: bytes = field(repr=False)
     spool_dir: Path
     control_public_key: bytes
     routing_threshold_tokens: int

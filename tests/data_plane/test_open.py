@@ -150,11 +150,13 @@ async def test_models_are_listed(cloud, customer):
 
 
 async def test_a_refusal_is_counted_and_logged_with_its_code(cloud, customer, log_lines):
-    async with refused(S.PRICE_CAP_EXCEEDED):
+    async with refused(S.PRICE_CAP_EXCEEDED) as detail:
         await customer().open(max_price_micros=1)
     counter = cloud.parts.metrics.refusals
     assert counter.labels(code=S.PRICE_CAP_EXCEEDED)._value.get() == 1
-    assert '"code": "PRICE_CAP_EXCEEDED"' in log_lines.getvalue()
+    told = [line for line in log_lines.getvalue().splitlines() if "PRICE_CAP_EXCEEDED" in line]
+    assert [f'"request_id": "{detail.request_id}"' in line for line in told] == [True]
+    assert detail.request_id.startswith("req_")
 
 
 async def test_open_requests_are_limited_and_ended_ones_do_not_count(cloud, customer, monkeypatch):

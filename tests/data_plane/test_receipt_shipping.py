@@ -263,7 +263,10 @@ async def test_a_control_plane_that_is_away_is_worth_another_try():
         await HttpCourier("http://127.0.0.1:1", b"t" * 32, None).deliver([billed(1)])
 
 
-@pytest.mark.parametrize("url", ["", "control:7080", "ftp://control", "http://"])
+OFF_LOOPBACK = ["http://control:7080", "http://10.0.0.5", "http://127.0.0.1.example"]
+
+
+@pytest.mark.parametrize("url", ["", "control:7080", "ftp://control", "http://", *OFF_LOOPBACK])
 def test_a_url_that_is_none_is_refused_by_name(url):
     with pytest.raises(SettingsError, match="PREFILL_CONTROL_URL"):
         HttpCourier(url, b"t" * 32, None)

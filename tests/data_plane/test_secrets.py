@@ -7,6 +7,7 @@ from hand_client import HandClient, refused
 from in_process_cloud import FLEET_TOKEN, KEYS, write_keys
 from prefill_data.fleet_token import fleet_metadata
 from prefill_data.refusals import log as service_log
+from prefill_data.settings import ControlLink
 from prefill_fleet.pb import fleet_pb2, fleet_pb2_grpc
 from prefill_wire.digests import token_bytes
 from prefill_wire.status import StatusCode
@@ -106,3 +107,12 @@ async def test_no_refusal_logs_a_secret(cloud, log_lines, caplog, capfd):
 def test_the_detector_fires(secret):
     assert secret in found_secrets(f'{{"event": "open", "x": "{secret}"}}')
     assert found_secrets('{"event": "open", "tokens": 24}') == []
+
+
+async def test_no_settings_show_a_secret_when_they_are_printed(cloud):
+    told = repr(cloud.worker_settings) + repr(cloud.gateway_settings)
+    assert repr(cloud.gateway_settings.fleet_token) not in told
+    assert repr(cloud.worker_settings.key_seed) not in told
+    link = ControlLink(redis_url="redis://gateway:word@h", pepper=b"pepper", seed=b"seed")
+    assert not [secret for secret in ("word", "pepper'", "seed'") if secret in repr(link)]
+    assert cloud.worker_settings.worker_id in told  # the twin: the rest is there

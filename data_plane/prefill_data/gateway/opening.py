@@ -71,33 +71,39 @@ class Opener:
         self._now_ms, self._random = now_ms, random
         self._releases = Releases()
 
+    def new_id(self) -> str:
+        """A request id for a call that is about to be looked at: refusals carry it too."""
+        return new_request_id(self._random)
+
     async def open(
-        self, key: ApiKey, asked: prefill_pb2.OpenRequest
+        self, key: ApiKey, asked: prefill_pb2.OpenRequest, fresh_id: str
     ) -> tuple[str, prefill_pb2.OpenResponse]:
-        """The request id (empty without an attempt) and the outcome."""
+        """The request's id, `fresh_id` unless it was opened before, and the outcome."""
         check_open(asked)
         terms = self._keys.terms(key)
         rates_of(terms, asked.model.name, self._now_ms())
         if asked.local_prefix_tokens >= asked.token_count - 1:
             reason = f"{asked.local_prefix_tokens} of {asked.token_count} tokens are local already"
             local = prefill_pb2.UseLocal(reason=reason, policy_hint=self._rules.hint())
-            return "", prefill_pb2.OpenResponse(use_local=local)
+            return fresh_id, prefill_pb2.OpenResponse(use_local=local)
         views = self._fleet.datacenters()
         place = choose_place(terms, views, list(asked.datacenters), list(asked.residency))
         if place.name != self._fleet.datacenter:
             redirect = prefill_pb2.Redirect(datacenter=place.name, endpoint=place.endpoint)
-            return "", prefill_pb2.OpenResponse(redirect=redirect)
-        attempt = await self._attempt(key, asked)
+            return fresh_id, prefill_pb2.OpenResponse(redirect=redirect)
+        attempt = await self._attempt(key, asked, fresh_id)
         return attempt.admitted.request_id, prefill_pb2.OpenResponse(accept=attempt.accept)
 
     async def settle(self) -> None:
         """Wait for the releases under way."""
         await self._releases.settle()
 
-    async def _attempt(self, key: ApiKey, asked: prefill_pb2.OpenRequest) -> GatewayAttempt:
+    async def _attempt(
+        self, key: ApiKey, asked: prefill_pb2.OpenRequest, fresh_id: str
+    ) -> GatewayAttempt:
         """The living attempt of this request, made when there is none."""
         while True:
-            request = self._request(key, asked)
+            request = self._request(key, asked, fresh_id)
             async with request.opening:
                 if not self._book.holds(request):
                     continue  # another Open of it failed meanwhile, and took the request along
@@ -105,12 +111,12 @@ class Opener:
                     return request.current
                 return await self._admit(key, asked, request)
 
-    def _request(self, key: ApiKey, asked: prefill_pb2.OpenRequest) -> Request:
+    def _request(self, key: ApiKey, asked: prefill_pb2.OpenRequest, fresh_id: str) -> Request:
         digest = body_digest(asked)
         known = self._book.same(key.tenant, asked.idempotency_key, digest)
         if known is not None:
             return known
-        request = Request(new_request_id(self._random), key.tenant, asked.idempotency_key, digest)
+        request = Request(fresh_id, key.tenant, asked.idempotency_key, digest)
         self._book.add(request)
         return request
 

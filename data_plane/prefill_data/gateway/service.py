@@ -58,9 +58,10 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         self, request: prefill_pb2.OpenRequest, context: Context
     ) -> prefill_pb2.OpenResponse:
         """Key, limits, place, admission."""
-        async with self._guard.call(context, "open") as call:
+        opener = self._parts.opener
+        async with self._guard.call(context, "open", opener.new_id()) as call:
             key = self._key(context)
-            call.request_id, response = await self._parts.opener.open(key, request)
+            call.request_id, response = await opener.open(key, request, call.request_id)
             outcome = response.WhichOneof("outcome") or ""
             self._parts.metrics.opens.labels(outcome=outcome).inc()
             log.info("open", outcome=outcome, tenant=key.tenant, tokens=request.token_count,

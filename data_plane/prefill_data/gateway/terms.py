@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from prefill_fleet.snapshot import (
     LimitNumbers,
@@ -118,8 +118,3 @@ def flat_terms(micros_per_million_tokens: int) -> Terms:
     """Without a control plane: one rate for everybody, no rule."""
     rate = micros_per_million_tokens
     return Terms(flat=Rates(input_miss_micros=rate, input_hit_micros=rate), overrides={})
-
-
-def for_key(terms: Terms, limits: LimitNumbers | None) -> Terms:
-    """The same terms with the limits of one key beside the tenant's."""
-    return replace(terms, key_limits=limits)

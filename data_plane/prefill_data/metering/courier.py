@@ -16,7 +16,7 @@ from prefill_data.errors import SettingsError
 from prefill_data.fleet_token import fleet_metadata
 from prefill_data.metering.record import BilledAttempt
 from prefill_data.metering.shipper import BatchRefused, Verdict
-from prefill_data.settings import Tls
+from prefill_data.settings import Tls, is_loopback
 
 PATH = "/internal/receipts"
 ANSWER_SECONDS = 15.0
@@ -37,6 +37,11 @@ class HttpCourier:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SettingsError(
                 f"PREFILL_CONTROL_URL={url!r} is no URL", "example: https://control"
+            )
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
+            raise SettingsError(
+                f"PREFILL_CONTROL_URL={url!r} would send the fleet's token in the clear",
+                "name it with https://, or a control plane on 127.0.0.1 with http://",
             )
         self._host, self._port, self._secure = parts.hostname, parts.port, parts.scheme == "https"
         self._headers = {**dict(fleet_metadata(fleet_token)), "Content-Type": "application/json"}

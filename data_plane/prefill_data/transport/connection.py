@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -60,7 +60,7 @@ class DataPlan:
     """
 
     worker_id: str
-    capability_key: bytes
+    capability_key: bytes = field(repr=False)
     find: Callable[[str, int], Served]
     now_ms: Callable[[], int]
     random: Random

@@ -60,7 +60,7 @@ class Attempt:
     store: ChunkStore
     reserved_bytes: int
     phase: Phase = Phase.ADMITTED
-    connection_key: bytes | None = None
+    connection_key: bytes | None = field(default=None, repr=False)
     connections: int = 0
     progress: Callable[[], int] = field(default=lambda: 0)
     task: asyncio.Task[Finished] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefill_fleet.pb import fleet_pb2, fleet_pb2_grpc
 from prefill_kernels import pack
@@ -31,8 +31,8 @@ class Listing:
     data_endpoint: str
     data_tls: bool
     memory_cap_bytes: int
-    fleet_token: bytes
-    capability_key: bytes
+    fleet_token: bytes = field(repr=False)
+    capability_key: bytes = field(repr=False)
 
 
 class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
