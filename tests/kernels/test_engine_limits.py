@@ -143,3 +143,13 @@ def test_scoring_a_text_is_decoding_it_token_by_token(engine):
     assert np.abs(engine.last_logits(scored) - logits[-1]).max() < 1e-5
     with pytest.raises(SequenceError, match="8 tokens at 13 of 20"):
         engine.score(scored, text)
+
+
+def test_scratch_memory_does_not_grow_with_the_prefix(folder):
+    engine = StepEngine.load(folder)
+    handle = engine.open([1] * 4_096)
+    held = []
+    for _ in range(8):
+        engine.step([(handle, 512)])
+        held.append(engine.model.space.nbytes)
+    assert held[-1] == held[4] > held[0]  # from the first whole block of earlier tokens on
