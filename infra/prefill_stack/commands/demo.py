@@ -18,7 +18,7 @@ def demo(
     console = people(quiet=as_json)
     started = time.perf_counter()
     stop_on_terminate()
-    with console.status("starting two workers and two gateways") as status:
+    with console.status("starting a platform with one datacenter, and a small cloud") as status:
         from prefill_stack.demo.run import run_demo
 
         def say(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Puts the demo on: starts two small clouds, plays the scenes, compares with the oracle."""
+"""Puts the demo on: starts a platform and a small cloud, plays the scenes, asks the oracle."""
 
 import asyncio
 import tempfile
