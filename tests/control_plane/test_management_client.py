@@ -2,13 +2,15 @@
 
 import datetime as dt
 
+import httpx
 import msgspec
 import pytest
 from control_api import FLEET_TOKEN
-from management_world import World, patterns_of
+from management_world import Watched, World, patterns_of
 from prefill_cloud.manage import (
     ANY_VERSION,
     NO_VERSION,
+    AsyncManagementClient,
     KeyValues,
     LimitValues,
     OverrideValues,
@@ -20,6 +22,7 @@ from prefill_cloud.manage import (
     limits,
 )
 from prefill_cloud.manage.verbs import ListVerb, Noun, Verb
+from prefill_control.access.scopes import Scope
 
 PASSWORD = "correct horse battery"
 
@@ -291,3 +294,80 @@ async def test_a_refused_call_counts_as_not_reached(world):
     with pytest.raises(errors.NotFoundError):
         await world.operator.keys.revoke("key_nowhere")
     assert "revokeKey" not in await world.reached()
+
+
+class Forgetful(httpx.AsyncBaseTransport):
+    """The application does what it is asked, and the first answer to each verb is lost."""
+
+    def __init__(self, inner):
+        self._inner, self.lost = inner, set()
+
+    async def handle_async_request(self, request):
+        response = await self._inner.handle_async_request(request)
+        if request.method in self.lost or request.method == "GET":
+            return response
+        self.lost.add(request.method)
+        await response.aread()
+        raise httpx.ReadError("the answer was lost")
+
+
+async def test_what_was_done_before_its_answer_was_lost_is_done_once(world):
+    caller = await world.api.caller(scopes=[s for s in Scope if s is not Scope.PLATFORM])
+    network = Forgetful(Watched(world.api.app, world.seen))
+    async with AsyncManagementClient(
+        "http://127.0.0.1", caller.secret, transport=network
+    ) as client:
+        issued = await client.keys.create(KeyValues(name="once", scopes=["prefill"]))
+        named = [key.id for key in await every(client.keys.list()) if key.name == "once"]
+        assert named == [issued.key.id]
+        assert (await client.keys.check(issued.secret.text)).status == "VALID"
+        values = msgspec.structs.replace(issued.key.values(), name="twice")
+        with pytest.raises(errors.ChangedMeanwhileError, match="an earlier try"):
+            await client.keys.update(issued.key.id, values, version=issued.key.version)
+        assert (await client.keys.read(issued.key.id)).version == issued.key.version + 1
+        await client.limits.put(issued.key.id, LimitValues(concurrency=1), version=NO_VERSION)
+        await client.limits.delete(issued.key.id)
+        assert await every(client.limits.list()) == []
+    assert network.lost == {"POST", "PUT", "DELETE"}
+
+
+async def test_two_calls_with_one_key_are_one(world):
+    admin, _ = await world.admin()
+    values = KeyValues(name="same", scopes=["prefill"])
+    first = await admin.keys.create(values, idempotency_key="mine")
+    assert await admin.keys.create(values, idempotency_key="mine") == first
+    other = msgspec.structs.replace(values, name="other")
+    with pytest.raises(errors.StateConflictError) as refused:
+        await admin.keys.create(other, idempotency_key="mine")
+    assert refused.value.code == "IDEMPOTENCY_CONFLICT"
+
+
+async def test_pages_join_without_a_gap(world):
+    admin, _ = await world.admin()
+    made = {(await admin.keys.create(KeyValues(name=f"k{n}", scopes=["prefill"]))).key.id
+            for n in range(5)}  # fmt: skip
+    first = await admin.keys.list().page(limit=2)
+    second = await admin.keys.list().page(first.next_cursor, limit=200)
+    assert len(first.items) == 2
+    assert second.next_cursor == ""
+    assert made <= {key.id for key in (*first.items, *second.items)}
+    with pytest.raises(errors.InvalidInputError) as refused:
+        await admin.keys.list().page("no cursor")
+    assert refused.value.faults[0].field == "cursor"
+
+
+async def test_a_stranger_and_another_account_learn_nothing(world):
+    admin, _ = await world.admin()
+    other, _ = await world.admin()
+    issued = await admin.keys.create(KeyValues(name="mine", scopes=["prefill"]))
+    told = []
+    for key_id in (issued.key.id, "key_nowhere"):
+        with pytest.raises(errors.NotFoundError) as refused:
+            await other.keys.read(key_id)
+        told.append((refused.value.code, refused.value.detail))
+    assert told[0] == told[1]
+    with pytest.raises(errors.ForbiddenError):
+        await other.tenants.create("Not for me")
+    with pytest.raises(errors.NotAuthenticatedError) as refused:
+        await world.client("pck_nonsense").tenants.read("ten_a")
+    assert refused.value.request_id.startswith("req_")
