@@ -53,6 +53,7 @@ async def test_another_answer_than_200_ends_a_bench():
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 2\r\n\r\n{}")
         writer.close()
+        await writer.wait_closed()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -1,5 +1,10 @@
-"""Bench `up`: seconds from no data at all to a platform that is ready, and once more with data."""
+"""Bench `up`: seconds from no data at all to a platform that is ready, and once more with data.
 
+`cold_cpu_seconds` is what all its processes computed until they were stopped again: divided by the
+cores it bounds the start from below, whatever else the machine does.
+"""
+
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +18,9 @@ def run() -> dict[str, object]:
 
     with tempfile.TemporaryDirectory(prefix="prefill-bench-up-") as name:
         folder = Path(name)
+        before = _cpu_seconds()
         cold, cold_parts, stop = _start(folder)
+        cpu_seconds = _cpu_seconds() - before
         warm, _, _ = _start(folder)
         _remove(folder)
     return {
@@ -21,6 +28,7 @@ def run() -> dict[str, object]:
         "with_data_seconds": warm,
         "stop_seconds": stop,
         "cold_limit_seconds": COLD_LIMIT_SECONDS,
+        "cold_cpu_seconds": round(cpu_seconds, 2),
         "cold_parts_seconds": cold_parts,
         **neighbours(),
     }
@@ -50,6 +58,12 @@ def _start(folder: Path) -> tuple[float, dict[str, float], float]:
             stopping = time.monotonic()
             keeper.stop()
     return ready, parts, round(time.monotonic() - stopping, 2)
+
+
+def _cpu_seconds() -> float:
+    """Computed so far by this process and by those that it has reaped."""
+    each = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in each)
 
 
 def _remove(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """HTTP as cheap as it gets, so that a bench measures the server and not its own client."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -42,7 +43,10 @@ class Lines:
         trace: TracebackType | None,
     ) -> None:
         while not self._free.empty():
-            self._free.get_nowait()[1].transport.abort()
+            writer = self._free.get_nowait()[1]
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
     async def ask(self, wanted: bytes) -> bytes:
         """The body of a 200; raises `Refused` for any other answer."""
