@@ -36,7 +36,7 @@ class SharedStore:
     """The ledgers behind a network; `asked` counts round trips. `away`: nobody answers."""
 
     def __init__(self):
-        self.ledgers, self.asked, self.away = {}, 0, False
+        self.ledgers, self.asked, self.away, self.frozen_seconds = {}, 0, False, 0.0
 
     def of(self, holder):
         store = self
@@ -45,6 +45,7 @@ class SharedStore:
             async def ask(self, asks):
                 store.asked += 1
                 await asyncio.sleep(LATENCY_SECONDS)
+                await asyncio.sleep(store.frozen_seconds)
                 if store.away:
                     raise ConnectionError("away")
                 found = [(store.ledgers.setdefault(a.bucket.id, Ledger()), a) for a in asks]
@@ -238,6 +239,34 @@ def test_without_redis_each_gateway_keeps_to_its_share_and_tells_it_afterwards()
     away, excess = run_virtually(run())
     assert 0.9 * RATE * 8 <= away <= BURST + RATE * 8
     assert excess <= 0.1 * BURST  # nobody could say what the other one did
+
+
+def test_a_redis_that_is_frozen_holds_up_requests_once_until_it_is_noticed():
+    async def run():
+        shared = SharedStore()
+        trial = Trial([SurvivingStore(shared.of("gw1"), "gw1", 1, now_us)])
+        loop, waits = asyncio.get_running_loop(), []
+
+        async def one():
+            begun = loop.time()
+            await trial.once(0)
+            waits.append(loop.time() - begun)
+
+        async with trial:
+            await one()
+            shared.away, shared.frozen_seconds = True, 2.0
+            tasks = []
+            for _ in range(1000):
+                tasks.append(asyncio.create_task(one()))
+                await asyncio.sleep(0.02)
+            await asyncio.gather(*tasks)
+        return trial.outcomes["granted"], sorted(waits)
+
+    granted, waits = run_virtually(run())
+    assert granted >= 990  # more waited at once than the burst allows
+    assert waits[len(waits) // 2] == 0
+    assert sum(wait > 0 for wait in waits) < 150  # those of the first 2 s, until it was noticed
+    assert waits[-1] < 3
 
 
 def test_a_gateway_that_never_asked_lends_to_itself_and_tells_it_afterwards():

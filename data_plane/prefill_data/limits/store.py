@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,13 +13,14 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from prefill_data.limits.buckets import SECOND_US, Bucket, BucketId
+from prefill_data.limits.buckets import SECOND_US, Bucket, BucketId, Limit
 from prefill_data.limits.ledger import LEASE_US, Answer, Ask, Ledger
 
 log = structlog.get_logger()
 SCRIPT = (files("prefill_data.limits") / "script.lua").read_text(encoding="utf-8")
 AWAY = (RedisError, OSError, TimeoutError)
 KEEP_MS = 60_000  # beyond the time in which a rate forgets, a lease ends, a period is over
+PROBED = Bucket(BucketId("-", "-", Limit.REQUESTS), 1, 1)  # nobody's
 Clock = Callable[[], int]
 
 
@@ -90,19 +92,34 @@ class SurvivingStore:
     def __init__(self, redis: LimitStore, holder: str, gateways: int, now_us: Clock) -> None:
         self._redis, self._holder, self._gateways = redis, holder, gateways
         self._now_us = now_us
-        self._again_at_us = 0
+        self._away, self._again_at_us = False, 0
+        self._probe: asyncio.Task[None] | None = None
         self._ledgers: dict[BucketId, Ledger] = {}
         self._extra: defaultdict[BucketId, int] = defaultdict(int)
 
     async def ask(self, asks: Sequence[Ask]) -> list[Answer]:
         """Never raises for a Redis that is away."""
-        if self._now_us() >= self._again_at_us:
+        if not self._away:
             try:
                 return await self._ask_redis(asks)
             except AWAY as error:
-                self._again_at_us = self._now_us() + SECOND_US
                 log.warning("limits are lent here", reason=f"{type(error).__name__}: {error}")
+                self._away = True
+        self._probe_sometimes()
         return [self._lend(ask) for ask in asks]
+
+    def _probe_sometimes(self) -> None:
+        """Somebody finds out whether Redis is back, and no request waits for it."""
+        if self._now_us() >= self._again_at_us and (self._probe is None or self._probe.done()):
+            self._again_at_us = self._now_us() + SECOND_US
+            self._probe = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        try:
+            await self._redis.ask([Ask(PROBED)])
+        except AWAY:
+            return
+        self._away = False
 
     async def _ask_redis(self, asks: Sequence[Ask]) -> list[Answer]:
         told = [replace(ask, extra=max(0, self._extra[ask.bucket.id] - ask.keep)) for ask in asks]
