@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -274,13 +275,14 @@ class GatewaySettings:
 
 def _peer(name: str, value: str) -> Peer:
     """`name=host:port@rtt_ms`."""
-    endpoint, _, rtt = value.partition("@")
+    endpoint, _, text = value.partition("@")
     try:
-        return Peer(name, endpoint, float(rtt or "0"))
+        rtt_ms = float(text or "0")
     except ValueError:
-        raise SettingsError(
-            f"PREFILL_PEERS: {value!r} is not host:port@rtt_ms", "correct it"
-        ) from None
+        rtt_ms = -1.0
+    if not (endpoint and 0 <= rtt_ms < math.inf):  # a NaN would be no order among datacenters
+        raise SettingsError(f"PREFILL_PEERS: {value!r} is not host:port@rtt_ms", "correct it")
+    return Peer(name, endpoint, rtt_ms)
 
 
 def _public_key(text: str) -> bytes:

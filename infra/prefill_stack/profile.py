@@ -86,7 +86,13 @@ def profile(  # noqa: PLR0913 (a command's parameters are its options)
         DEFAULT_DIRECTORY
     ),
     endpoint: Annotated[str | None, typer.Option(help="HOST:PORT of a gateway.")] = None,
-    api_key: Annotated[str | None, typer.Option(envvar="PREFILL_API_KEY")] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PREFILL_API_KEY",
+            help="Rather by the environment: arguments are seen by others.",
+        ),
+    ] = None,
     control_key: Annotated[str | None, typer.Option(help="Control public key, hex.")] = None,
     tls_roots: Annotated[Path | None, typer.Option(help="Root certificates, PEM.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

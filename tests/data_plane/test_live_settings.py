@@ -61,6 +61,10 @@ def test_a_gateway_with_a_redis_needs_no_key_file(gateway, files):
         ("PREFILL_GATEWAYS", "0"),
         ("PREFILL_GATEWAYS", "many"),
         ("PREFILL_GATEWAY_KEY_FILE", "/nowhere/seed"),
+        ("PREFILL_PEERS", "us=127.0.0.1:7@far"),
+        ("PREFILL_PEERS", "us=127.0.0.1:7@nan"),
+        ("PREFILL_PEERS", "us=127.0.0.1:7@-1"),
+        ("PREFILL_PEERS", "us=@5"),
     ],
 )
 def test_what_is_wrong_is_named(gateway, name, value):

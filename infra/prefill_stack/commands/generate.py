@@ -141,7 +141,13 @@ def generate(
         DEFAULT_DIRECTORY
     ),
     endpoint: Annotated[str | None, typer.Option(help="HOST:PORT of a gateway.")] = None,
-    api_key: Annotated[str | None, typer.Option(envvar="PREFILL_API_KEY")] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PREFILL_API_KEY",
+            help="Rather by the environment: arguments are seen by others.",
+        ),
+    ] = None,
     control_key: Annotated[str | None, typer.Option(help="Control public key, hex.")] = None,
     tls_roots: Annotated[Path | None, typer.Option(help="PEM of the cloud's authority.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
