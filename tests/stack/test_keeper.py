@@ -13,13 +13,14 @@ class StandIn:
     def __init__(self, name, log, refusals=0):
         self.name, self.log, self.refusals = name, log, refusals
         self.pid, self.alive = None, False
+        self.fault = StackError(f"{name} does not start", "look at its log")
         self.started, self.told = threading.Event(), threading.Event()
 
     def start(self):
         self.log.append(("start", self.name))
         if self.refusals:
             self.refusals -= 1
-            raise StackError(f"{self.name} does not start", "look at its log")
+            raise self.fault
         self.alive = True
         self.started.set()
 
@@ -59,8 +60,10 @@ def test_a_first_start_that_fails_is_the_callers(keeper, story):
         keeper.start(StandIn("a", story, refusals=1))
 
 
-def test_what_dies_is_started_again_even_after_refusals(keeper, story):
+@pytest.mark.parametrize("fault", [None, OSError(12, "Cannot allocate memory")])
+def test_what_dies_is_started_again_even_after_refusals(keeper, story, fault):
     part, other = StandIn("a", story), StandIn("b", story)
+    part.fault = fault or part.fault
     keeper.start(part)
     keeper.start(other)
     keeper.keep()

@@ -134,7 +134,7 @@ class Keeper:
         try:
             kept.part.stop()  # reaps it, and whatever of it is half there
             kept.part.start()
-        except StackError as error:
+        except (StackError, OSError) as error:  # no memory, no process: the watch goes on
             kept.last_problem = str(error)
             self.say(f"{kept.part.name}: {error}")
             return
