@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prefill_cloud.manage import ManagementClient, ModelValues
 from prefill_engine.identity import identify
 from prefill_fleet.credential import GatewayCertificate, issue_gateway_certificate
 from prefill_kernels import pack
@@ -25,7 +26,7 @@ from prefill_stack.platform.keeper import Keeper
 from prefill_stack.platform.parts import ProcessPart, ServicePart
 from prefill_stack.platform.plan import Place, PlatformPlan
 from prefill_stack.platform.secrets import PlatformSecrets
-from prefill_stack.platform.seed import SeededModel, Seeder
+from prefill_stack.platform.seed import seed_datacenter, seed_model, seed_tenant
 from prefill_stack.services.postgres import Postgres, PostgresPlan
 from prefill_stack.services.process import free_port
 from prefill_stack.services.redis import Redis, RedisPlan
@@ -144,23 +145,20 @@ class PlatformStart:
         """Catalogue and tenants; without the operator's credential they are somebody else's."""
         if not self._found.operator:
             return
-        seeder = Seeder(self._found.api_url, self._found.operator)
-        try:
+        models = list(self._plan.checkpoints)
+        with ManagementClient(self._found.api_url, self._found.operator) as client:
             for name, folder in self._plan.checkpoints.items():
-                seeder.model(_seeded_model(name, folder, self._plan.profile))
+                seed_model(client, name, model_values(folder, self._plan.profile))
             for place in self._plan.places:
-                models = list(self._plan.checkpoints)
-                seeder.datacenter(place, self._found.endpoints[place.name], models)
+                seed_datacenter(client, place, self._found.endpoints[place.name], models)
             for tenant in self._plan.tenants:
-                self._found.tenant_keys[tenant] = self._tenant_key(seeder, tenant)
-        finally:
-            seeder.close()
+                self._found.tenant_keys[tenant] = self._tenant_key(client, tenant)
 
-    def _tenant_key(self, seeder: Seeder, tenant: str) -> str:
+    def _tenant_key(self, client: ManagementClient, tenant: str) -> str:
         """Kept beside the other secrets, so that a second start finds it."""
         path = self._plan.secrets / f"tenant.{tenant}.key"
         if not path.exists():
-            self._secrets.file(path.name, seeder.tenant_key(tenant))
+            self._secrets.file(path.name, seed_tenant(client, tenant))
         return path.read_text(encoding="ascii")
 
     def _datacenter(self, place: Place) -> None:
@@ -227,14 +225,13 @@ class PlatformStart:
         )
 
 
-def _seeded_model(name: str, folder: Path, profile: str) -> SeededModel:
+def model_values(folder: Path, profile: str) -> ModelValues:
+    """A checkpoint as the catalogue describes it."""
     found = identify(folder)
-    limit = int(found.config.get("model_max_length") or MAX_PROMPT_TOKENS)
-    return SeededModel(
-        name=name,
+    return ModelValues(
         fingerprint=found.fingerprint.hex(),
         tokenizer_fingerprint=found.tokenizer_fingerprint.hex(),
         numerics_profile=profile,
-        context_tokens=limit,
+        context_tokens=int(found.config.get("model_max_length") or MAX_PROMPT_TOKENS),
         codecs=list(pack.names()),
     )
