@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DEFAULT_DIRECTORY = Path(".prefill")
 LOCK_FILE = "up.lock"
+ANY_PORT = "127.0.0.1:0"
+GREATEST_PORT = 65535
 
 
 def parse_checkpoints(options: list[str]) -> dict[str, Path]:
@@ -42,10 +44,31 @@ def parse_checkpoints(options: list[str]) -> dict[str, Path]:
     return pairs
 
 
+def on_loopback(listen: str) -> bool:
+    """Whether only this machine reaches HOST:PORT; NotConfigured when it is neither."""
+    host, _, port = listen.rpartition(":")
+    if not (host and port.isdecimal() and int(port) <= GREATEST_PORT):
+        raise NotConfigured(f"{listen!r} is not HOST:PORT", "example: 127.0.0.1:7080")
+    name = host.strip("[]")
+    return name == "localhost" or name.startswith("127.") or name == "::1"
+
+
+def check_platform(api_listen: str, listen: str, tls: bool | None, tls_host: list[str]) -> None:
+    """Refuse, before anything starts, what the platform here does not do."""
+    if listen != ANY_PORT or tls is not None or tls_host:
+        raise NotConfigured(
+            "--listen, --tls and --tls-host go with --small", "add --small, or leave them out"
+        )
+    if not on_loopback(api_listen):
+        raise NotConfigured(
+            f"--api-listen {api_listen}: the REST API here speaks plain HTTP, so loopback alone",
+            "listen on 127.0.0.1, and put a proxy that speaks TLS before it",
+        )
+
+
 def with_tls(listen: str, wish: bool | None) -> bool:
     """Off only on loopback: whoever else could listen in must not read prompts."""
-    host = listen.rpartition(":")[0].strip("[]")
-    loopback = host == "localhost" or host.startswith("127.") or host == "::1"
+    loopback = on_loopback(listen)
     if not loopback and wish is False:
         raise NotConfigured(
             f"--no-tls goes with a loopback address, and {listen} is none",
@@ -89,7 +112,9 @@ Checkpoints = Annotated[
 ]
 Small = Annotated[bool, typer.Option("--small", help="Worker and gateway alone, keys from a file.")]
 Listen = Annotated[str, typer.Option(help="With --small: the gateway's HOST:PORT.")]
-ApiListen = Annotated[str, typer.Option(help="HOST:PORT of the REST API; port 0: a free one.")]
+ApiListen = Annotated[
+    str, typer.Option(help="HOST:PORT of the REST API, on loopback; port 0: a free one.")
+]
 DatabaseUrl = Annotated[
     str, typer.Option(envvar="PREFILL_ADMIN_DATABASE_URL", help="PostgreSQL instead of ours.")
 ]
@@ -112,8 +137,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the access as JSON."
 def up(
     checkpoint: Checkpoints = None,
     small: Small = False,
-    listen: Listen = "127.0.0.1:0",
-    api_listen: ApiListen = "127.0.0.1:0",
+    listen: Listen = ANY_PORT,
+    api_listen: ApiListen = ANY_PORT,
     database_url: DatabaseUrl = "",
     redis_url: RedisUrl = "",
     workers: Workers = 1,
@@ -132,6 +157,7 @@ def up(
     stop_on_terminate()
     checkpoints, tenants = parse_checkpoints(checkpoint or []), tuple(tenant or ["demo"])
     if not small:
+        check_platform(api_listen, listen, tls, tls_host or [])
         run_platform(
             PlatformPlan(
                 directory=directory.resolve(),
