@@ -1,9 +1,11 @@
 """From a gateway's spool into the ledger's tables: once in effect, whoever dies on the way."""
 
 import asyncio
+import datetime as dt
 import os
 from dataclasses import replace
 
+import msgspec
 import pytest
 from control_api import CONTROL, FLEET_TOKEN
 from prefill_data.fleet_token import fleet_metadata
@@ -150,6 +152,21 @@ async def test_forged_receipts_are_refused_and_hold_up_no_other(api, reader, gat
     await gateway.ship_all()
     assert (gateway.fate("refused"), gateway.fate("accepted")) == (4, 1)
     assert await usage_of(api, reader) == [(1, 1000, 7)]
+
+
+async def test_a_receipt_that_waited_longer_than_its_workers_certificate(api, reader, gateway):
+    within, beyond = billed(api, reader), billed(api, reader)
+    ended_ms = int(api.now.timestamp() * 1000)
+    short = WorkerCertificate("w1", "fra", WORKER.public_bytes, 0, ended_ms)
+    certified = [issue_certificate(CONTROL, replace(short, not_after_ms=ended_ms + extra))
+                 for extra in (1, 0)]  # fmt: skip
+    gateway.bill(
+        msgspec.structs.replace(within, certificate=certified[0]),
+        msgspec.structs.replace(beyond, certificate=certified[1]),
+    )
+    api.now += dt.timedelta(days=3)
+    await gateway.ship_all()
+    assert (gateway.fate("accepted"), gateway.fate("refused")) == (1, 1)
 
 
 async def test_without_the_fleets_token_nothing_is_taken(api, reader, gateway):

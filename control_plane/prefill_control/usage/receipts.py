@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from prefill_wire.certificate import verify_certificate
-from prefill_wire.errors import WireError
+from google.protobuf.message import DecodeError
+from prefill_wire.certificate import WorkerCertificate, verify_certificate
+from prefill_wire.errors import IdentityError, IntegrityError, LimitExceeded, WireError
+from prefill_wire.limits import MAX_RECEIPT_BYTES
+from prefill_wire.pb import prefill_pb2
 from prefill_wire.receipt import UsageReceipt, verify_receipt
 
 from prefill_control.usage import repository
@@ -102,7 +105,7 @@ def _believed(control_public: bytes, line: Delivered, now: dt.datetime) -> Usage
     """The receipt of a line, or why it is refused."""
     now_ms = (now - EPOCH) // _MS
     try:
-        certificate = verify_certificate(control_public, line.certificate, now_ms)
+        certificate = _certified(control_public, line, now_ms)
         receipt = verify_receipt(certificate.public_key, line.receipt)
     except WireError as error:
         raise _Refused("", error.message) from None
@@ -124,6 +127,27 @@ def _believed(control_public: bytes, line: Delivered, now: dt.datetime) -> Usage
         if holds:
             raise _Refused(receipt.receipt_id, reason)
     return receipt
+
+
+def _certified(control_public: bytes, line: Delivered, now_ms: int) -> WorkerCertificate:
+    """The worker's certificate if it holds now, or held when the prefill ended: a receipt that
+    waited out an outage is worth no less."""
+    try:
+        return verify_certificate(control_public, line.certificate, now_ms)
+    except IdentityError:
+        then_ms = min(now_ms, _said_finished_ms(line.receipt))
+        return verify_certificate(control_public, line.certificate, then_ms)
+
+
+def _said_finished_ms(signed: bytes) -> int:
+    """When the prefill ended, as a receipt says that nobody has verified yet."""
+    if len(signed) > MAX_RECEIPT_BYTES:
+        raise LimitExceeded.of("receipt, bytes", len(signed), MAX_RECEIPT_BYTES)
+    try:
+        document = prefill_pb2.SignedDocument.FromString(signed).document
+        return int(prefill_pb2.UsageReceipt.FromString(document).finished_at_ms)
+    except DecodeError:
+        raise IntegrityError("the receipt cannot be parsed") from None
 
 
 def _at(milliseconds: int) -> dt.datetime:
