@@ -12,9 +12,11 @@ import datetime as dt
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
-from sqlalchemy import text
+from sqlalchemy import event, text
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import QueuePool
 
@@ -78,11 +80,12 @@ class Database:
             pool_size=plan.size,
             max_overflow=plan.overflow,
             pool_timeout=plan.wait_seconds,
-            pool_pre_ping=True,
             pool_recycle=1800,
             hide_parameters=True,  # an error's text must not tell what was written
             connect_args={"timeout": plan.connect_seconds, "server_settings": SERVER_SETTINGS},
         )
+        # A ping is three round trips of a request's ten, and tells no more than the closed socket.
+        event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
     @asynccontextmanager
@@ -121,6 +124,12 @@ class Database:
     async def close(self) -> None:
         """Close every pooled connection."""
         await self.engine.dispose()
+
+
+def _refuse_closed(adapted: Any, _record: object, _proxy: object) -> None:
+    """A pooled connection whose server went away is replaced before anybody meets it."""
+    if adapted.driver_connection.is_closed():
+        raise DisconnectionError("the server has closed this connection")
 
 
 def async_url(url: str) -> str:

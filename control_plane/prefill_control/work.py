@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from prefill_control.access.scopes import Scope
 from prefill_control.errors import ControlError, ProblemCode
 
-__all__ = ["KEEP", "Actor", "Clock", "Random", "Work"]
+__all__ = ["CHANGED", "KEEP", "Actor", "Clock", "Random", "Work"]
 
 KEEP = "keep_on_refusal"
+CHANGED = "changed"
 Clock = Callable[[], dt.datetime]
 
 

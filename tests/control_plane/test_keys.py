@@ -4,7 +4,8 @@ import datetime as dt
 
 import asyncpg
 import pytest
-from prefill_control.access.secrets import KEY_PREFIX, SECRET_BYTES, well_formed
+from control_api import ControlApi
+from prefill_control.access.secrets import KEY_PREFIX, SECRET_BYTES, Pepper, well_formed
 from prefill_control.keys.status import KeyStatus, KnownKey, key_status
 
 NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
@@ -50,25 +51,25 @@ async def test_nobody_makes_a_key_with_more_rights_than_their_own(api):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "code"),
     [
-        {"scopes": []},
-        {"scopes": ["everything"]},
-        {"addresses": ["10.0.0.0/99"]},
-        {"expires_at": "2001-01-01T00:00:00Z"},
-        {"expires_at": "2030-01-01T00:00:00"},
-        {"name": ""},
-        {"name": "a\u0000b"},
-        {"tenant_id": "ten_other"},
-        {"key_hash": "0" * 64},
-        {"state": "revoked"},
+        ({"scopes": []}, "VALIDATION_FAILED"),
+        ({"scopes": ["everything"]}, "VALIDATION_FAILED"),
+        ({"addresses": ["10.0.0.0/99"]}, "INVALID_VALUE"),
+        ({"expires_at": "2001-01-01T00:00:00Z"}, "INVALID_VALUE"),
+        ({"expires_at": "2030-01-01T00:00:00"}, "VALIDATION_FAILED"),
+        ({"name": ""}, "VALIDATION_FAILED"),
+        ({"name": "a\u0000b"}, "VALIDATION_FAILED"),
+        ({"tenant_id": "ten_other"}, "VALIDATION_FAILED"),
+        ({"key_hash": "0" * 64}, "VALIDATION_FAILED"),
+        ({"state": "revoked"}, "VALIDATION_FAILED"),
     ],
 )
-async def test_bad_and_foreign_fields_are_refused(api, change):
+async def test_bad_and_foreign_fields_are_refused(api, change, code):
     caller = await api.caller(scopes=MAKER)
     refused = await api.send(caller, "POST", "/v1/keys", {**KEY, **change})
     assert refused.status_code == 422
-    assert refused.json()["code"] == "VALIDATION_FAILED"
+    assert refused.json()["code"] == code
     assert refused.headers["content-type"] == "application/problem+json"
 
 
@@ -136,8 +137,6 @@ async def test_a_check_tells_the_status_and_nothing_of_foreign_keys(api):
 
 @pytest.mark.parametrize("damage", ["truncate", "swap", "case", "prefix"])
 def test_a_damaged_secret_is_seen_without_a_table(damage):
-    from prefill_control.access.secrets import Pepper
-
     secret = Pepper(bytes(32)).new_secret(KEY_PREFIX, lambda n: bytes(range(n))).text
     broken = {
         "truncate": secret[:-1],
@@ -169,3 +168,23 @@ def test_a_damaged_secret_is_seen_without_a_table(damage):
 )  # fmt: skip
 def test_the_status_is_a_pure_decision(key, address, status):
     assert key_status(key, NOW, address) is status
+
+
+async def test_what_is_remembered_of_a_key_is_forgotten_by_a_change_and_by_time(urls):
+    api = ControlApi(urls.app, key_cache_seconds=3600.0)
+    try:
+        keeper = await api.caller()
+        caller = await api.caller(keeper.tenant_id)
+        assert (await api.send(caller, "GET", "/v1/keys")).status_code == 200
+        await api.send(keeper, "POST", f"/v1/keys/{caller.key_id}/revoke")
+        assert (await api.send(caller, "GET", "/v1/keys")).json()["code"] == "KEY_REVOKED"
+        other = ControlApi(urls.app, key_cache_seconds=0.0)  # another process makes the change
+        assert (await api.send(keeper, "GET", "/v1/keys")).status_code == 200
+        await other.send(keeper, "POST", f"/v1/keys/{keeper.key_id}/revoke")
+        assert (
+            await api.send(keeper, "GET", "/v1/keys")
+        ).status_code == 200  # the twin: remembered
+        assert (await other.send(keeper, "GET", "/v1/keys")).status_code == 401
+        await other.close()
+    finally:
+        await api.close()

@@ -12,7 +12,7 @@ from sqlalchemy import inspect
 
 from prefill_control.audit.models import AuditRow
 from prefill_control.orm import Base
-from prefill_control.work import Work
+from prefill_control.work import CHANGED, Work
 
 REDACTED = "[redacted]"
 SECRET_COLUMNS = frozenset({"key_hash", "password_hash", "proof", "sealed", "signed"})
@@ -39,6 +39,7 @@ def picture(row: Base) -> dict[str, Any]:
 
 def record(work: Work, change: Change, tenant_id: str = "") -> None:
     """Add the row; it is written when the operation is, or not at all."""
+    work.session.info[CHANGED] = True
     work.session.add(
         AuditRow(
             id=new_id("aud", work.random),

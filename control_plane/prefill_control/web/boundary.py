@@ -33,7 +33,7 @@ from prefill_control.web.problems import answer_problem
 from prefill_control.web.remembered import Answer, Asked, asked_under, recall, remember
 from prefill_control.web.shapes import shaped
 from prefill_control.web.throttle import Throttle
-from prefill_control.work import KEEP, Actor, Clock, Random, Work
+from prefill_control.work import CHANGED, KEEP, Actor, Clock, Random, Work
 
 NEEDS = "needs"  # the opt of a handler: a Permission, or PUBLIC
 PUBLIC = "public"
@@ -143,7 +143,7 @@ class Boundary(ASGIMiddleware):
             else:
                 await next_app(scope, replay(body, receive), collected.take)
                 await self._settle(session, asked, collected)
-        if method != "GET":
+        if session.info.get(CHANGED):  # a key, a member or a tenant, for all that is known here
             parts.authenticator.forget()
         parts.metrics.observe(
             str(getattr(scope["route_handler"], "operation_id", "")),
