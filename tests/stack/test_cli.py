@@ -40,6 +40,7 @@ def test_help_lists_the_commands():
         (["generate", "x"], "no running cloud is known here"),
         (["generate", "x", "--endpoint", "127.0.0.1:1"], "go together"),
         (["generate", "", "--local"], "the prompt is empty"),
+        (["generate", "x", "--file", "y", "--local"], "are two prompts"),
         (["generate", "--file", "missing.txt"], "missing.txt"),
     ],
 )

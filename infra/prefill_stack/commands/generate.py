@@ -60,6 +60,10 @@ class Completion:
 
 def read_prompt(prompt: str, file: Path | None) -> str:
     """The prompt's text: an argument, a file, or stdin for `-`."""
+    if file is not None and prompt != "-":
+        raise NotConfigured("a PROMPT and --file are two prompts", "give one of them")
+    if file is None and prompt == "-" and sys.stdin.isatty():
+        people(quiet=True).print("type the prompt; Ctrl-D ends it, Ctrl-C gives up")
     try:
         if file is not None:
             text = file.read_text(encoding="utf-8")
@@ -133,10 +137,15 @@ def generate(
     stream: Annotated[bool, typer.Option(help="Show text as it comes.")] = True,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to generate.")] = 64,
     temperature: Annotated[float, typer.Option(min=0.0, help="0: greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus.")] = 1.0,
+    top_p: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="Sample among the likeliest tokens of this mass."),
+    ] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer.")] = None,
-    deadline_seconds: Annotated[float, typer.Option(min=0.1, help="For the prefill.")] = 120.0,
+    deadline_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Of the prefill, wherever it happens.")
+    ] = 120.0,
     directory: Annotated[Path, typer.Option(help="Where `up` left its access.")] = (
         DEFAULT_DIRECTORY
     ),
