@@ -48,7 +48,8 @@ def test_a_compiler_that_fails_is_named_and_leaves_nothing(tmp_path):
 
 def test_what_was_compiled_is_found_again_until_the_flags_change(tmp_path):
     fake = tmp_path / "fake"
-    fake.write_text('#!/bin/sh\nfor last; do :; done\n[ "$last" = --version ] || echo one > "$last"\n')
+    told = '[ "$last" = --version ] || echo one > "$last"'
+    fake.write_text(f"#!/bin/sh\nfor last; do :; done\n{told}\n")
     fake.chmod(0o755)
     environment = {"CXX": str(fake), "PATH": os.environ["PATH"]}
     kept = tmp_path / "kept"
