@@ -264,12 +264,14 @@ def _show(cloud: "LocalCloud", supervisor: "Supervisor") -> None:
         table.add_row(child.plan.name, str(child.process.pid), *cells)
     console = people()
     console.print(table)
-    console.print(f"endpoint            {cloud.endpoint}")
+    console.print(f"endpoint            {cloud.endpoint}", soft_wrap=True)
     for key in cloud.keys:
-        console.print(f"API key ({key.tenant})      {key.secret}")
-    console.print(f"control public key  {cloud.control_public_key.hex()}")
+        console.print(f"API key ({key.tenant})      {key.secret}", soft_wrap=True)
+    console.print(f"control public key  {cloud.control_public_key.hex()}", soft_wrap=True)
     if cloud.plan.tls:
-        console.print(f"TLS authority       {cloud.plan.directory / 'tls' / 'ca.pem'}")
+        console.print(
+            f"TLS authority       {cloud.plan.directory / 'tls' / 'ca.pem'}", soft_wrap=True
+        )
     console.print('try it: [bold]prefill-cloud generate "def main():"[/]   Ctrl-C stops')
 
 
