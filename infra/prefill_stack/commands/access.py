@@ -111,6 +111,7 @@ def _left_by_up(directory: Path) -> dict[str, str]:
     if not isinstance(document, dict) or not document.get("management_url"):
         raise NotConfigured(
             f"no running management API is known here ({path} names none)",
-            f"start one with `prefill-cloud up` (not --small), or give --url and {CREDENTIAL_VARIABLE}",
+            "start one with `prefill-cloud up` (not --small), "
+            f"or give --url and {CREDENTIAL_VARIABLE}",
         )
     return document
