@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from prefill_stack.commands.access import Access
+from prefill_stack.commands.generate import ApiKey
 from prefill_stack.commands.up import DEFAULT_DIRECTORY
 from prefill_stack.console import mebibytes, people, print_json, quiet_libraries
 from prefill_stack.errors import NotConfigured, StackError
@@ -86,13 +87,7 @@ def profile(  # noqa: PLR0913 (a command's parameters are its options)
         DEFAULT_DIRECTORY
     ),
     endpoint: Annotated[str | None, typer.Option(help="HOST:PORT of a gateway.")] = None,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            envvar="PREFILL_API_KEY",
-            help="Rather by the environment: arguments are seen by others.",
-        ),
-    ] = None,
+    api_key: ApiKey = None,
     control_key: Annotated[str | None, typer.Option(help="Control public key, hex.")] = None,
     tls_roots: Annotated[Path | None, typer.Option(help="Root certificates, PEM.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

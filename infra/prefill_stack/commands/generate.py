@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from prefill_stack.local_cloud import Credentials
 
 Show = Callable[[str], None]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        envvar="PREFILL_API_KEY", help="Rather by the environment: arguments are seen by others."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -150,13 +156,7 @@ def generate(
         DEFAULT_DIRECTORY
     ),
     endpoint: Annotated[str | None, typer.Option(help="HOST:PORT of a gateway.")] = None,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            envvar="PREFILL_API_KEY",
-            help="Rather by the environment: arguments are seen by others.",
-        ),
-    ] = None,
+    api_key: ApiKey = None,
     control_key: Annotated[str | None, typer.Option(help="Control public key, hex.")] = None,
     tls_roots: Annotated[Path | None, typer.Option(help="PEM of the cloud's authority.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
