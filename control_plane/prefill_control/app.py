@@ -38,6 +38,7 @@ from prefill_control.web.body import BodyLimits
 from prefill_control.web.boundary import Boundary, Parts
 from prefill_control.web.documents import CompleteJson
 from prefill_control.web.ids import tell_request_id
+from prefill_control.web.methods import tell_methods
 from prefill_control.web.metrics import Metrics
 from prefill_control.web.open_pages import docs_page, live, metrics_text, ready
 from prefill_control.web.problems import answer_problem
@@ -108,7 +109,7 @@ def create_app(settings: ControlSettings, parts: Parts | None = None) -> Litesta
             "parts": Provide(lambda: parts, sync_to_thread=False),
         },
         exception_handlers={Exception: answer_problem},
-        before_send=[tell_request_id],
+        before_send=[tell_request_id, tell_methods],
         lifespan=[lifespan],
         state=State(
             {

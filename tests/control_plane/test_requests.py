@@ -215,3 +215,11 @@ async def test_the_open_pages(api):
     assert "/internal/receipts" not in document["paths"]
     lost = await api.client.get("/nowhere")
     assert lost.headers["content-type"] == "application/problem+json"
+
+
+async def test_every_method_of_a_path_is_told(api):
+    asked = await api.client.options("/v1/keys")
+    assert asked.headers["allow"] == "GET, OPTIONS, POST"
+    refused = await api.client.delete("/v1/keys/key_1")
+    assert refused.status_code == 405
+    assert refused.headers["allow"] == "GET, OPTIONS, PUT"

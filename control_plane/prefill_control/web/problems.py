@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
@@ -23,6 +22,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from prefill_control.errors import PROBLEMS, ControlError, Extras, FieldFault, ProblemCode
 from prefill_control.web.ids import request_id_of
+from prefill_control.web.methods import allowed_methods
 
 log = structlog.get_logger()
 MEDIA_TYPE = "application/problem+json"
@@ -76,11 +76,11 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
     elif problem.code is ProblemCode.UNAVAILABLE:
         log.warning("unavailable", request_id=request_id, reason=repr(error)[:300])
         request.app.state.failures.labels("unavailable").inc()
-    headers = dict(problem.extras.headers)
+    headers = {n: v for n, v in problem.extras.headers.items() if n.lower() != "allow"}
     if problem.extras.retry_after_seconds:
         headers["Retry-After"] = str(problem.extras.retry_after_seconds)
     if problem.code is ProblemCode.METHOD_NOT_ALLOWED:
-        headers["Allow"] = ", ".join(allowed_methods(request))
+        headers["Allow"] = ", ".join(allowed_methods(request.app, request.scope["path"]))
     if problem.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(
@@ -89,17 +89,6 @@ def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Respons
         media_type=MEDIA_TYPE,
         headers=headers,
     )
-
-
-def allowed_methods(request: Request[Any, Any, Any]) -> list[str]:
-    """Every method that some handler of this path takes; the framework names one handler's only."""
-    path = request.scope["path"].rstrip("/") or "/"
-    found: set[str] = set()
-    for route in request.app.routes:
-        pattern = re.sub(r"\\\{[^/]+\\\}", "[^/]+", re.escape(route.path_format))
-        if re.fullmatch(pattern, path):
-            found |= set(getattr(route, "methods", ()))
-    return sorted(found)
 
 
 def document_of(problem: ControlError, request_id: str) -> ProblemDocument:
