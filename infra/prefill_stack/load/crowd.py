@@ -60,6 +60,8 @@ async def fill(database_url: str, pepper: Pepper, plan: CrowdPlan) -> Sequence[s
                "created_at"]  # fmt: skip
     connection = await asyncpg.connect(database_url)
     try:
+        # Every row is right by construction: a million look-ups of its tenant prove nothing.
+        await connection.execute("SET session_replication_role = replica")
         named = ["id", "name", "created_at"]
         await connection.copy_records_to_table("tenants", records=tenants, columns=named)
         await connection.copy_records_to_table("api_keys", records=keys, columns=columns)
