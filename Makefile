@@ -26,7 +26,7 @@ check: $(STAMP) ## Linters, formatting, types, import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-up: $(STAMP) ## A cloud on this machine (worker and gateway) until Ctrl-C
+up: $(STAMP) ## The platform on this machine (services, control plane, two datacenters) until Ctrl-C
 	@$(BIN)/prefill-cloud up $(ARGS)
 
 proto: $(STAMP) ## Write the committed pb/ packages again from the .proto files

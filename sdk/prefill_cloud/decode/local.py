@@ -67,8 +67,12 @@ class LocalEngine:
     def from_folder(
         cls, folder: Path | str, *, profile: str = "fp32", max_tokens: int | None = None
     ) -> LocalEngine:
-        """An engine and its text from a Hugging Face folder; needs prefill-cloud[local]."""
-        from prefill_engine.engine import StepEngine
+        """An engine and its text from a Hugging Face folder; `ImportError` without [local]."""
+        try:
+            from prefill_engine.engine import StepEngine
+        except ModuleNotFoundError as missing:
+            message = f"LocalEngine needs {missing.name}: install prefill-cloud[local]"
+            raise ImportError(message, name=missing.name) from missing
 
         from prefill_cloud.decode.chat import CheckpointText
 
