@@ -1,4 +1,4 @@
-"""The `prefill-cloud` script: thin, so that Ctrl-C while Python still imports is no trace either."""
+"""The `prefill-cloud` script: thin, so that Ctrl-C while Python still imports leaves no trace."""
 
 import sys
 
