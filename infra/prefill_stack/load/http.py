@@ -32,9 +32,11 @@ class Lines:
 
     async def __aenter__(self) -> "Lines":
         for _ in range(self.count):
-            opened = await asyncio.open_connection(self.host, self.port, limit=MOST_HEADER_BYTES)
-            self._free.put_nowait(opened)
+            self._free.put_nowait(await self._open())
         return self
+
+    async def _open(self) -> Stream:
+        return await asyncio.open_connection(self.host, self.port, limit=MOST_HEADER_BYTES)
 
     async def __aexit__(
         self,
@@ -50,13 +52,15 @@ class Lines:
 
     async def ask(self, wanted: bytes) -> bytes:
         """The body of a 200; raises `Refused` for any other answer."""
-        stream = await self._free.get()
-        reader, writer = stream
+        reader, writer = await self._free.get()
+        if reader.at_eof():  # servers close what was idle for some seconds
+            writer.close()
+            reader, writer = await self._open()
         writer.write(wanted)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         start = head.index(b"content-length:") + len(b"content-length:")
         body = await reader.readexactly(int(head[start : head.index(b"\r", start)]))
-        self._free.put_nowait(stream)
+        self._free.put_nowait((reader, writer))
         if b" 200 " not in head[:16]:
             raise Refused(f"{head[:16]!r}: {body[:300]!r}")
         return body
