@@ -70,8 +70,11 @@ class PlatformStart:
     def run(self) -> Platform:
         """Everything, in order. Workers import torch meanwhile: seconds that overlap."""
         self._place_ports()
-        self._services()
-        self._launch_workers()
+        services = self._services()
+        self._launch_workers()  # Redis may come later than they do
+        for part in services:
+            self._keeper.start(part)
+        self._urls = prepare_database(self._admin_url, self._secrets)
         self._control()
         self._seed()
         for place in self._plan.places:
@@ -82,20 +85,20 @@ class PlatformStart:
         for place in self._plan.places:
             self._found.endpoints[place.name] = f"127.0.0.1:{free_port()}"
 
-    def _services(self) -> None:
-        plan, keeper = self._plan, self._keeper
-        admin_url = plan.database_url
-        if not admin_url:
+    def _services(self) -> list[ServicePart]:
+        """Services of our own, not started yet; from now on every URL is known."""
+        plan, parts = self._plan, []
+        self._admin_url = plan.database_url
+        if not plan.database_url:
             postgres = Postgres(PostgresPlan(plan.directory / "postgres", port=free_port()))
-            keeper.start(ServicePart("postgres", postgres))
-            admin_url = postgres.url()
-        if plan.redis_url:
-            self._redis_urls = dict.fromkeys(("control", "gateway", "worker"), plan.redis_url)
-        else:
+            parts.append(ServicePart("postgres", postgres))
+            self._admin_url = postgres.url()
+        self._redis_urls = dict.fromkeys(("control", "gateway", "worker"), plan.redis_url)
+        if not plan.redis_url:
             redis = Redis(RedisPlan(plan.directory / "redis", port=free_port()))
-            keeper.start(ServicePart("redis", redis))
-            self._redis_urls = {role: redis.url(role) for role in ("control", "gateway", "worker")}
-        self._urls = prepare_database(admin_url, self._secrets)
+            parts.append(ServicePart("redis", redis))
+            self._redis_urls = {role: redis.url(role) for role in self._redis_urls}
+        return parts
 
     def _launch_workers(self) -> None:
         for place in self._plan.places:
