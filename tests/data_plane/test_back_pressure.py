@@ -12,7 +12,7 @@ import pytest
 from hand_client import HandClient, refused
 from in_process_cloud import Cloud, spill_files
 from prefill_data.errors import DataPlaneError
-from prefill_data.transport import server as data_server
+from prefill_data.transport import connection as data_connection
 from prefill_data.transport.store import ChunkStore
 from prefill_wire.channel import ClientChannel, Ready
 from prefill_wire.status import StatusCode
@@ -64,13 +64,13 @@ async def begin(hand, raw):
 @pytest.fixture
 def writers(monkeypatch):
     """The server's stream writers, to look into their buffers."""
-    found, begin = [], data_server._Connection.__init__
+    found, begin = [], data_connection.Connection.__init__
 
     def watched(self, plan, reader, writer):
         found.append(writer)
         begin(self, plan, reader, writer)
 
-    monkeypatch.setattr(data_server._Connection, "__init__", watched)
+    monkeypatch.setattr(data_connection.Connection, "__init__", watched)
     return found
 
 
@@ -88,10 +88,10 @@ async def test_a_reader_of_a_kibibyte_at_a_time_costs_its_bound_and_nobody_else(
     for _ in range(100):
         assert await loop.sock_recv(raw, KIB)
         assert store.memory_bytes <= BOUND
-        assert buffer() <= 2 * data_server.WRITE_BYTES
+        assert buffer() <= 2 * data_connection.WRITE_BYTES
     assert len(await others) == 17  # the others proceed: the twin
     assert 0 < store.memory_bytes <= BOUND
-    assert 0 < buffer() <= 2 * data_server.WRITE_BYTES
+    assert 0 < buffer() <= 2 * data_connection.WRITE_BYTES
     assert len(store) == 17  # nor does it hold its own prefill up
     assert spill_files(wide) == []
     raw.close()
@@ -99,7 +99,7 @@ async def test_a_reader_of_a_kibibyte_at_a_time_costs_its_bound_and_nobody_else(
 
 @pytest.mark.parametrize("end", ["cancel", "lease"])
 async def test_a_reader_that_is_stuck_is_dropped_with_its_attempt(wide, writers, monkeypatch, end):
-    monkeypatch.setattr(data_server, "LINGER_SECONDS", 0.05)
+    monkeypatch.setattr(data_connection, "LINGER_SECONDS", 0.05)
     hand = HandClient(wide, tokens=TOKENS)
     await hand.open()
     await hand.prompt()
