@@ -27,7 +27,7 @@ from prefill_stack.services.redis import Redis, RedisPlan
 # Tests are no package: the classes beside them are found by their folder.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from whole_platform import HOME, eventually, prompt, running
+from whole_platform import HOME, eventually, prompt, remove_services, running
 
 PROCESSES = {"postgres", "redis", "control", "eu-central-worker-0", "eu-central-gateway",
              "us-east-worker-0", "us-east-gateway"}  # fmt: skip
@@ -166,8 +166,7 @@ def test_a_second_start_finds_its_data_and_nothing_is_left_however_it_ends(tmp_p
         family = family_of(process)
         os.kill(process.pid, signal.SIGKILL)
         assert psutil.wait_procs(family, timeout=60)[1] == []
-    Postgres(PostgresPlan(folder / "postgres")).destroy()
-    Redis(RedisPlan(folder / "redis")).destroy()
+    remove_services(folder)
 
 
 async def make_tenant(url, operator):

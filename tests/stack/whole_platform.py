@@ -17,6 +17,8 @@ from prefill_stack import shipped
 from prefill_stack.platform.keeper import Keeper
 from prefill_stack.platform.plan import PlatformPlan
 from prefill_stack.platform.run import Platform, PlatformStart
+from prefill_stack.services.postgres import Postgres, PostgresPlan
+from prefill_stack.services.redis import Redis, RedisPlan
 from prefill_stack.supervisor import Supervisor
 
 BOUND_SECONDS = 180.0  # on a machine that has much else to do
@@ -110,6 +112,14 @@ class WholePlatform:
         await eventually(look)
 
 
+def remove_services(folder):
+    """The data of services of our own: for root it lies outside of a test's folder."""
+    if (folder / "postgres").exists():
+        Postgres(PostgresPlan(folder / "postgres")).destroy()
+    if (folder / "redis").exists():
+        Redis(RedisPlan(folder / "redis")).destroy()
+
+
 @contextmanager
 def running(folder, model, **options):
     """A kept platform that serves the small model; it is taken down in the end."""
@@ -123,3 +133,4 @@ def running(folder, model, **options):
             yield WholePlatform(platform, keeper, tuple(model))
         finally:
             keeper.stop()
+            remove_services(plan.directory)
