@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -31,3 +33,16 @@ def test_it_continues_a_long_prompt_as_transformers_does(handoff):
 def test_the_comparison_notices_a_wrong_state(handoff, wrong_state):
     tokens = handoff.prompt(3, 300)
     assert not handoff.compare(tokens, **wrong_state(300)).exact
+
+
+@pytest.mark.nightly
+def test_the_recall_model_is_exact_beyond_its_context_too(handoff_type, tmp_path):
+    """A copy whose config admits 16,384 tokens: nothing in the computation ends at 4,096."""
+    folder = tmp_path / "mqar"
+    shutil.copytree(CHECKPOINTS / "mqar", folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["model_max_length"] = 2 * LONG["code-lm"]
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    handoff = handoff_type(folder)
+    outcome = handoff.compare(handoff.prompt(1, LONG["code-lm"]))
+    assert outcome.exact, outcome
