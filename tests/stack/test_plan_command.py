@@ -57,7 +57,7 @@ def test_the_papers_table_by_the_command(paper):
     sweep = {p["value"]: p["lambda_rps"] for p in paper["sensitivity"]["bandwidth_gbps"]}
     for gbps, rate, tolerance in ((13, 3.24, 0.01), (10, 3.03, 0.02), (5, 2.26, 0.02)):
         assert sweep[gbps] == pytest.approx(rate, rel=tolerance)
-    assert sweep[2] == pytest.approx(1.40, rel=0.03)
+    assert sweep[2] == pytest.approx(1.62, rel=0.01)  # on a grid that ends at 60,000: 1.40
     assert set(paper["basis"].values()) == {"calibrated", "independent"}
 
 
