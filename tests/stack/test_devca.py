@@ -4,6 +4,8 @@ import datetime as dt
 import hashlib
 import json
 import re
+import resource
+import signal
 import socket
 import ssl
 import threading
@@ -35,6 +37,29 @@ def test_private_files_stay_private(tmp_path):
     path.chmod(0o644)
     assert (mode(folder), mode(write_private(path, b"other"))) == (0o700, 0o600)
     assert path.read_bytes() == b"other"
+
+
+def test_a_private_file_is_whole_or_as_it_was(tmp_path):
+    path = write_private(tmp_path / "seed", b"secret")
+    with pytest.raises(TypeError):
+        write_private(path, "no bytes")
+    assert path.read_bytes() == b"secret"
+    write_private(path, b"other")  # over what the failure left
+    assert ([p.name for p in tmp_path.iterdir()], path.read_bytes()) == (["seed"], b"other")
+
+
+def test_a_full_disk_leaves_no_half_of_a_private_file(tmp_path):
+    path, before = tmp_path / "seed", resource.getrlimit(resource.RLIMIT_FSIZE)
+    write_private(path, b"secret")
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_private(path, bytes(4096))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert ([p.name for p in tmp_path.iterdir()], path.read_bytes()) == (["seed"], b"secret")
 
 
 def test_api_keys_have_the_format_and_leave_only_a_digest(tmp_path):

@@ -47,14 +47,22 @@ class Pepper:
 
     def new_secret(self, prefix: str, random: Random) -> Secret:
         """A secret of 256 bits from `random`."""
-        body = _base62(int.from_bytes(random(SECRET_BYTES), "big"), BODY_CHARACTERS)
-        text = f"{prefix}_{body}{_checksum(prefix, body)}"
+        return self.secret(new_text(prefix, random))
+
+    def secret(self, text: str) -> Secret:
+        """A secret whose text is known."""
         return Secret(text, self.proof(text))
 
     def derive(self, purpose: str, *parts: str) -> bytes:
         """32 bytes for another use, bound to `purpose` and `parts`."""
         joined = "\x00".join((purpose, *parts))
         return hmac.new(self._key, joined.encode(), hashlib.sha256).digest()
+
+
+def new_text(prefix: str, random: Random) -> str:
+    """What a secret of 256 bits from `random` looks like to its owner."""
+    body = _base62(int.from_bytes(random(SECRET_BYTES), "big"), BODY_CHARACTERS)
+    return f"{prefix}_{body}{_checksum(prefix, body)}"
 
 
 def well_formed(text: str, prefix: str) -> bool:

@@ -43,10 +43,15 @@ class Issued:
     secret: Secret
 
 
-async def create(work: Work, pepper: Pepper, draft: KeyDraft) -> Issued:
-    """A new key of the work's tenant, with no more rights than its maker has."""
+async def create(
+    work: Work, pepper: Pepper, draft: KeyDraft, secret: Secret | None = None
+) -> Issued:
+    """A new key of the work's tenant, with no more rights than its maker has.
+
+    `secret`: one that its owner has kept already; a fresh one otherwise.
+    """
     scopes = check_scopes(work, draft.scopes)
-    issued = _issue(work, pepper, draft.name)
+    issued = _issue(work, secret or pepper.new_secret(KEY_PREFIX, work.random), draft.name)
     key = issued.key
     key.scopes = scopes
     key.addresses = networks(draft.addresses)
@@ -102,7 +107,7 @@ async def rotate(work: Work, pepper: Pepper, key_id: str, overlap: dt.timedelta)
         raise invalid("overlap_seconds", f"0 to {int(MAX_OVERLAP.total_seconds())}")
     check_scopes(work, old.scopes)
     before = picture(old)
-    issued = _issue(work, pepper, old.name)
+    issued = _issue(work, pepper.new_secret(KEY_PREFIX, work.random), old.name)
     new = issued.key
     new.tenant_id, new.scopes = old.tenant_id, list(old.scopes)
     new.addresses, new.expires_at = list(old.addresses), old.expires_at
@@ -164,8 +169,7 @@ async def _active(work: Work, key_id: str) -> ApiKey:
     return key
 
 
-def _issue(work: Work, pepper: Pepper, name: str) -> Issued:
-    secret = pepper.new_secret(KEY_PREFIX, work.random)
+def _issue(work: Work, secret: Secret, name: str) -> Issued:
     key = ApiKey(
         id=new_id("key", work.random),
         tenant_id=work.tenant_id,

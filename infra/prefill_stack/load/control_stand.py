@@ -47,7 +47,7 @@ def control_stand(plan: CrowdPlan) -> Iterator[ControlStand]:
         urls = prepare_database(postgres.url(), secrets)
         pepper = secrets.pepper.read_bytes()
         crowd = filled(postgres.url(DATABASE), Pepper(pepper), plan)
-        operator = operator_credential(urls.app, secrets) or ""
+        operator = operator_credential(urls.app, secrets).secret
         port = free_port()
         settings = {
             "PREFILL_LISTEN": f"127.0.0.1:{port}",

@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
-from prefill_control.access.first_operator import first_operator
-from prefill_control.access.secrets import Pepper
+from prefill_control.access.first_operator import first_operator, has_operator, is_operator
+from prefill_control.access.secrets import KEY_PREFIX, Pepper, new_text
 from prefill_control.db import Database, utc_now
 from prefill_migrations.roles import APP, OWNER, RolePasswords, ensure_database, ensure_roles
 from prefill_migrations.run import upgrade
@@ -14,6 +14,7 @@ from prefill_migrations.run import upgrade
 from prefill_stack.platform.secrets import PlatformSecrets
 
 DATABASE = "prefill"
+OPERATOR_FILE = "operator.credential"
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,40 @@ def prepare_database(admin_url: str, secrets: PlatformSecrets) -> DatabaseUrls:
     return urls
 
 
-def operator_credential(app_url: str, secrets: PlatformSecrets) -> str | None:
-    """The first operator's key on the first start; None when there is one already."""
+@dataclass(frozen=True)
+class OperatorCredential:
+    """The first operator's key, empty when somebody else holds it; `fresh`: in force since now."""
 
-    async def make() -> str | None:
+    secret: str = field(repr=False)
+    fresh: bool
+
+
+def operator_credential(app_url: str, secrets: PlatformSecrets) -> OperatorCredential:
+    """Kept in its file before its proof is committed: a crash in between is finished here later."""
+
+    async def make() -> OperatorCredential:
         database = Database(app_url)
         try:
-            pepper = Pepper(secrets.pepper.read_bytes())
-            return await first_operator(database, pepper, utc_now, os.urandom)
+            return await _operator(database, secrets)
         finally:
             await database.close()
 
     return asyncio.run(make())
+
+
+async def _operator(database: Database, secrets: PlatformSecrets) -> OperatorCredential:
+    path, pepper = secrets.folder / OPERATOR_FILE, Pepper(secrets.pepper.read_bytes())
+    if not path.exists():
+        if await has_operator(database):
+            return OperatorCredential("", fresh=False)
+        secrets.file(OPERATOR_FILE, new_text(KEY_PREFIX, os.urandom))
+    kept = path.read_text(encoding="ascii")
+    if await first_operator(database, pepper, utc_now, os.urandom, kept):
+        return OperatorCredential(kept, fresh=True)
+    if await is_operator(database, pepper, kept):
+        return OperatorCredential(kept, fresh=False)
+    path.unlink()  # another installation on this database was first: ours never came into force
+    return OperatorCredential("", fresh=False)
 
 
 def _url(admin_url: str, user: str, password: str) -> str:

@@ -32,7 +32,7 @@ from prefill_stack.services.process import free_port
 from prefill_stack.services.redis import Redis, RedisPlan
 from prefill_stack.supervisor import ProcessPlan, Supervisor
 
-OPERATOR_FILE = "operator.credential"
+MARK_DIGITS = 8  # of the control key: they tell the keys of several installations apart
 
 
 @dataclass
@@ -131,18 +131,10 @@ class PlatformStart:
         }
         log = self._plan.logs / "control.log"
         process = ProcessPlan("control", "prefill_control", settings, log)
-        self._found.operator, self._found.fresh = self._operator()
+        credential = operator_credential(self._urls.app, self._secrets)
+        self._found.operator, self._found.fresh = credential.secret, credential.fresh
         self._keeper.start(ProcessPart("control", self._supervisor, lambda: process))
         self._found.api_url = f"http://{listen}"
-
-    def _operator(self) -> tuple[str, bool]:
-        """The operator's credential, and whether it was made now: then it is shown, once."""
-        made = operator_credential(self._urls.app, self._secrets)
-        if made is not None:
-            self._secrets.file(OPERATOR_FILE, made)
-            return made, True
-        path = self._plan.secrets / OPERATOR_FILE
-        return (path.read_text(encoding="ascii") if path.exists() else ""), False
 
     def _seed(self) -> None:
         """Catalogue and tenants; without the operator's credential they are somebody else's."""
@@ -161,7 +153,8 @@ class PlatformStart:
         """Kept beside the other secrets, so that a second start finds it."""
         path = self._plan.secrets / f"tenant.{tenant}.key"
         if not path.exists():
-            self._secrets.file(path.name, seed_tenant(client, tenant))
+            installation = self._found.control_public_key.hex()[:MARK_DIGITS]
+            self._secrets.file(path.name, seed_tenant(client, tenant, f"up {installation}"))
         return path.read_text(encoding="ascii")
 
     def _datacenter(self, place: Place) -> None:

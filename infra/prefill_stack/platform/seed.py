@@ -11,7 +11,8 @@ from prefill_cloud.manage import (
     ModelValues,
     PriceValues,
 )
-from prefill_cloud.manage.errors import NotFoundError
+from prefill_cloud.manage.errors import NotFoundError, StateConflictError
+from prefill_cloud.manage.tenants import Tenant
 
 from prefill_stack.platform.plan import Place
 
@@ -59,8 +60,27 @@ def seed_model(client: ManagementClient, name: str, values: ModelValues) -> None
         )
 
 
-def seed_tenant(client: ManagementClient, name: str) -> str:
-    """A tenant and a key of it that may prefill and read its usage; the secret."""
-    tenant = client.tenants.create(name)
-    values = KeyValues(name="first", scopes=["prefill", "usage:read"])
-    return client.for_tenant(tenant.id).keys.create(values).secret.text
+def seed_tenant(client: ManagementClient, name: str, key_name: str) -> str:
+    """The secret of a tenant's key that may prefill and read its usage.
+
+    A tenant of this name may be there, and a key of it too whose secret a crash lost before it was
+    kept: nobody holds that secret, so a successor takes its place.
+    """
+    keys = client.for_tenant(_tenant(client, name).id).keys
+    held = [key for key in keys.list(state="active") if key.name == key_name]
+    lost = next((key for key in held if key.replaced_by is None), None)
+    if lost is not None:
+        return keys.rotate(lost.id, overlap_seconds=0).secret.text
+    values = KeyValues(name=key_name, scopes=["prefill", "usage:read"])
+    return keys.create(values).secret.text
+
+
+def _tenant(client: ManagementClient, name: str) -> Tenant:
+    """Made, or the one that has the name."""
+    try:
+        return client.tenants.create(name)
+    except StateConflictError as error:
+        found = next((each for each in client.tenants.list() if each.name == name), None)
+        if found is None:
+            raise error from None
+        return found
