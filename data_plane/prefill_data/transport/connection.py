@@ -202,7 +202,7 @@ class Connection:
             await self._send(self._channel.progress(self._progress(attempt)))
         if index >= len(store):
             return False
-        header, ciphertext = store.read(index)
+        header, ciphertext = await store.read(index)
         await self._send(self._channel.chunk_prefix(header, len(ciphertext)))
         view = memoryview(ciphertext)
         for start in range(0, len(view), WRITE_BYTES):

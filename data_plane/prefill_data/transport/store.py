@@ -1,10 +1,12 @@
 """The sealed chunks of one attempt: a bounded part in memory, the rest in an unlinked file."""
 
 import asyncio
+import errno
 import os
 import tempfile
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +27,9 @@ class _Kept:
 class ChunkStore:
     """Append-only by index; a retransmission serves the very ciphertext that was sealed.
 
-    One thread adds; readers and everything else belong to the event loop, which `announce` tells.
-    A lock keeps a chunk that is being added apart from the close that frees everything.
+    One thread adds; everything else belongs to the event loop, which `announce` tells. Reads of
+    the file run in threads of their own. Whoever uses the file holds it: a close that frees
+    everything leaves it to the last of them, for a closed descriptor's number may be anybody's.
     """
 
     def __init__(self, memory_bound_bytes: int, spill_dir: Path) -> None:
@@ -37,7 +40,8 @@ class ChunkStore:
         self._kept: list[_Kept] = []
         self._changed = asyncio.Event()
         self._lock = threading.Lock()
-        self._adding = self._closed = False
+        self._holders = 0
+        self._closed = False
         self.memory_bytes = 0
         self.finished = False
         self.failure: DataPlaneError | None = None
@@ -51,14 +55,8 @@ class ChunkStore:
         with self._lock:
             self._check_open()
             keeps = self.memory_bytes + size <= self._bound_bytes
-            self._adding = True
-        try:
+        with self._held():
             offset = 0 if keeps else self._spill(ciphertext)
-        finally:
-            with self._lock:
-                self._adding = False
-                if self._closed:  # meanwhile: then the file was left for this thread to close
-                    self._close_file()
         with self._lock:
             self._check_open()
             self._kept.append(_Kept(header, ciphertext if keeps else None, offset, size))
@@ -87,17 +85,42 @@ class ChunkStore:
         self.close()
         self.announce()
 
-    def read(self, index: int) -> tuple[ChunkHeader, bytes]:
-        """Header and ciphertext of a kept chunk."""
+    async def read(self, index: int) -> tuple[ChunkHeader, bytes]:
+        """Header and ciphertext of a kept chunk; what lies on disk is read in a thread."""
         if self.failure is not None:
             raise self.failure
         kept = self._kept[index]
         if kept.memory is not None:
             return kept.header, kept.memory
-        if self._file is None:
-            raise DataPlaneError(StatusCode.ATTEMPT_NOT_FOUND, "the attempt's chunks are freed")
-        data = os.pread(self._file, kept.size_bytes, kept.offset_bytes)
-        return kept.header, data
+        return kept.header, await asyncio.to_thread(self._read_spilled, kept)
+
+    def _read_spilled(self, kept: _Kept) -> bytes:
+        with self._held():
+            with self._lock:
+                self._check_open()
+                file = self._file
+            try:
+                if file is None:
+                    raise FileNotFoundError(errno.ENOENT, "nothing was spilled")
+                data = os.pread(file, kept.size_bytes, kept.offset_bytes)
+            except OSError as error:
+                raise _unreadable(kept, str(error.strerror)) from error
+        if len(data) != kept.size_bytes:
+            raise _unreadable(kept, f"{len(data)} bytes are there")
+        return data
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keeps the file open for a block, and closes it when everything was freed meanwhile."""
+        with self._lock:
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if self._closed and not self._holders:
+                    self._close_file()
 
     def changed(self) -> Awaitable[object]:
         """Awaits whatever is announced after this call: a chunk, the finish or the failure."""
@@ -109,7 +132,7 @@ class ChunkStore:
             self._closed = True
             self._kept.clear()
             self.memory_bytes = 0
-            if not self._adding:
+            if not self._holders:
                 self._close_file()
 
     def _close_file(self) -> None:
@@ -134,3 +157,11 @@ class ChunkStore:
         offset = self._file_bytes
         self._file_bytes += len(ciphertext)
         return offset
+
+
+def _unreadable(kept: _Kept, why: str) -> DataPlaneError:
+    return DataPlaneError(
+        StatusCode.STORAGE_EXHAUSTED,
+        f"{kept.size_bytes} spilled bytes cannot be read: {why}",
+        "check the disk of PREFILL_SPILL_DIR",
+    )
