@@ -1,7 +1,6 @@
 """One small cloud on this machine: keys, certificates, settings and processes put together."""
 
 import datetime as dt
-import json
 import secrets
 import time
 from collections.abc import Mapping
@@ -20,12 +19,12 @@ from prefill_stack.devca import (
     write_key_file,
     write_private,
 )
-from prefill_stack.errors import NotConfigured, StackError
+from prefill_stack.errors import NotConfigured
 from prefill_stack.supervisor import Child, ProcessPlan, Supervisor, check_port_free
+from prefill_stack.up_folder import CLOUD_FILE, damaged, load_access, save_access
 
 CERTIFICATE_MS = 30 * 24 * 3600 * 1000
 CLOCK_SKEW_MS = 300_000
-CLOUD_FILE = "cloud.json"
 FLEET_TOKEN_FILE = "fleet.token"  # noqa: S105 (the name of a file)
 
 
@@ -81,7 +80,7 @@ class Credentials:
     """What `generate` and an SDK need to reach a cloud."""
 
     endpoint: str
-    api_key: str
+    api_key: str = field(repr=False)
     control_public_key: str
     tls_authority: str = ""
 
@@ -235,19 +234,18 @@ def save_credentials(cloud: LocalCloud) -> Path:
         "control_public_key": cloud.control_public_key.hex(),
         "tls_authority": str(authority) if cloud.plan.tls else "",
     }
-    return write_private(cloud.plan.directory / CLOUD_FILE, json.dumps(document).encode())
+    return save_access(cloud.plan.directory, document)
 
 
 def load_credentials(directory: Path) -> Credentials:
-    """Read what `up` left; NotConfigured when no cloud was started here."""
-    path = directory / CLOUD_FILE
-    if not path.exists():
+    """Read what `up` left; NotConfigured when no cloud runs here."""
+    document = load_access(directory)
+    if not document:
         raise NotConfigured(
-            f"no running cloud is known here ({path} is missing)",
+            f"no running cloud is known here ({directory / CLOUD_FILE} is missing)",
             "start one with `prefill-cloud up`, or give --endpoint, --api-key and --control-key",
         )
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
         return Credentials(**{field.name: document[field.name] for field in fields(Credentials)})
-    except (ValueError, KeyError, TypeError) as error:
-        raise StackError(f"{path} is damaged", "start `prefill-cloud up` again") from error
+    except KeyError as error:
+        raise damaged(directory / CLOUD_FILE) from error

@@ -420,7 +420,7 @@ def test_the_operators_credential_goes_to_no_other_url(folder):
 
 @pytest.mark.parametrize(
     ("document", "words"),
-    [(None, "names none"), ("{", "damaged"), ("[]", "names none"), ('{"a": 1}', "names none"),
+    [(None, "names none"), ("{", "damaged"), ("[]", "damaged"), ('{"a": 1}', "names none"),
      ('{"management_url": "http://127.0.0.1:1"}', "no credential")],
 )  # fmt: skip
 def test_a_folder_without_access_is_told(tmp_path, document, words):

@@ -7,7 +7,6 @@ import pytest
 from prefill_stack.devca import new_api_key
 from prefill_stack.errors import NotConfigured, StackError
 from prefill_stack.local_cloud import (
-    CLOUD_FILE,
     CloudPlan,
     LocalCloud,
     begin_cloud,
@@ -15,6 +14,7 @@ from prefill_stack.local_cloud import (
     save_credentials,
 )
 from prefill_stack.supervisor import Child, Supervisor
+from prefill_stack.up_folder import CLOUD_FILE
 from prefill_wire.certificate import verify_certificate
 
 

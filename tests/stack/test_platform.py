@@ -18,11 +18,11 @@ from prefill_cloud.manage import AsyncManagementClient, KeyValues
 from prefill_data.metering.record import amount_micros
 from prefill_fleet.snapshot import Rates
 from prefill_stack import shipped
-from prefill_stack.local_cloud import CLOUD_FILE
 from prefill_stack.platform.plan import PLACES
 from prefill_stack.platform.seed import HIT_MICROS, MISS_MICROS
 from prefill_stack.services.postgres import Postgres, PostgresPlan
 from prefill_stack.services.redis import Redis, RedisPlan
+from prefill_stack.up_folder import CLOUD_FILE, NotRunning, load_access
 
 # Tests are no package: the classes beside them are found by their folder.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -166,6 +166,9 @@ def test_a_second_start_finds_its_data_and_nothing_is_left_however_it_ends(tmp_p
         family = family_of(process)
         os.kill(process.pid, signal.SIGKILL)
         assert psutil.wait_procs(family, timeout=60)[1] == []
+        process.wait()
+        with pytest.raises(NotRunning, match=str(process.pid)):
+            load_access(folder)
     remove_services(folder)
 
 

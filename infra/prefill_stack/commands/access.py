@@ -1,7 +1,6 @@
 """How commands reach a cloud: what `up` left in its folder, or the options that replace it."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ class Access:
 
     directory: Path
     endpoint: str | None
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     control_key: str | None
     tls_roots: Path | None
 
@@ -70,7 +69,7 @@ class ManagementAccess:
 
     directory: Path
     url: str = ""
-    credential: str = ""
+    credential: str = field(default="", repr=False)
     tls_roots: Path | None = None
 
     def open(self, *, anonymous: bool = False) -> "ManagementClient":
@@ -99,18 +98,12 @@ class ManagementAccess:
 
 
 def _left_by_up(directory: Path) -> dict[str, str]:
-    from prefill_stack.local_cloud import CLOUD_FILE
+    from prefill_stack.up_folder import CLOUD_FILE, load_access
 
-    path = directory / CLOUD_FILE
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        document = {}
-    except ValueError:
-        raise NotConfigured(f"{path} is damaged", "start `prefill-cloud up` again") from None
-    if not isinstance(document, dict) or not document.get("management_url"):
+    document = load_access(directory)
+    if not document.get("management_url"):
         raise NotConfigured(
-            f"no running management API is known here ({path} names none)",
+            f"no running management API is known here ({directory / CLOUD_FILE} names none)",
             "start one with `prefill-cloud up` (not --small), "
             f"or give --url and {CREDENTIAL_VARIABLE}",
         )

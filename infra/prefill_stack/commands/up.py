@@ -1,10 +1,6 @@
 """`prefill-cloud up`: a cloud on this machine until Ctrl-C."""
 
-import contextlib
-import fcntl
-import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +17,6 @@ if TYPE_CHECKING:
     from prefill_stack.supervisor import Supervisor
 
 DEFAULT_DIRECTORY = Path(".prefill")
-LOCK_FILE = "up.lock"
 ANY_PORT = "127.0.0.1:0"
 GREATEST_PORT = 65535
 
@@ -84,26 +79,6 @@ def stop_on_terminate() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-
-
-@contextlib.contextmanager
-def held(directory: Path) -> Iterator[None]:
-    """One `up` a folder: a second would take the first one's access file away when it ends."""
-    from prefill_stack.devca import private_directory
-
-    path = private_directory(directory) / LOCK_FILE
-    with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NotConfigured(
-                f"`prefill-cloud up` already runs in {directory} (pid {lock.read().strip()})",
-                "use that one, stop it, or give this one a folder of its own with --directory",
-            ) from None
-        lock.truncate()
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        yield
 
 
 Checkpoints = Annotated[
@@ -189,11 +164,11 @@ def up(
 
 def run_platform(plan: "PlatformPlan", *, as_json: bool) -> None:
     """Everything until Ctrl-C; what dies is started again."""
-    from prefill_stack.local_cloud import CLOUD_FILE
     from prefill_stack.platform.keeper import Keeper
     from prefill_stack.platform.run import PlatformStart
     from prefill_stack.platform.show import access_document, save_access, status_table
     from prefill_stack.supervisor import Supervisor
+    from prefill_stack.up_folder import CLOUD_FILE, held
 
     console = people(quiet=as_json)
     keeper = Keeper(say=console.print)
@@ -219,6 +194,7 @@ def run_small(plan: "CloudPlan", *, as_json: bool) -> None:
     """Workers and a gateway until Ctrl-C or until one of them dies."""
     from prefill_stack.local_cloud import save_credentials, start_cloud
     from prefill_stack.supervisor import Supervisor
+    from prefill_stack.up_folder import held
 
     console = people(quiet=as_json)
     with held(plan.directory), Supervisor() as supervisor:

@@ -1,16 +1,14 @@
 """What `up` tells: addresses, credentials (the operator's once), processes."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from prefill_stack.devca import write_private
-from prefill_stack.local_cloud import CLOUD_FILE
 from prefill_stack.platform.keeper import Keeper
 from prefill_stack.platform.run import Platform
+from prefill_stack.up_folder import save_access as save
 
 
 def access_document(platform: Platform, keeper: Keeper) -> dict[str, Any]:
@@ -37,7 +35,7 @@ def save_access(platform: Platform) -> Path:
         "management_url": platform.api_url,
         "operator_credential": platform.operator,
     }
-    return write_private(platform.plan.directory / CLOUD_FILE, json.dumps(document).encode())
+    return save(platform.plan.directory, document)
 
 
 def status_table(console: Console, platform: Platform, keeper: Keeper) -> None:
