@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefill_wire.signing import SigningKey
@@ -19,11 +19,11 @@ class ControlSettings:
 
     host: str
     port: int
-    database_url: str
-    pepper: bytes
-    redis_url: str = ""
-    control_seed: bytes = b""
-    fleet_token: bytes = b""
+    database_url: str = field(repr=False)
+    pepper: bytes = field(repr=False)
+    redis_url: str = field(default="", repr=False)
+    control_seed: bytes = field(default=b"", repr=False)
+    fleet_token: bytes = field(default=b"", repr=False)
     public_url: str = "http://127.0.0.1"
     max_body_bytes: int = 65_536
     max_json_depth: int = 16

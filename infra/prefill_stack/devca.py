@@ -11,7 +11,7 @@ import ipaddress
 import json
 import os
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
@@ -30,7 +30,7 @@ class ApiKey:
 
     key_id: str
     tenant: str
-    secret: str
+    secret: str = field(repr=False)
 
     def entry(self) -> dict[str, str]:
         digest = hashlib.sha256(self.secret.encode()).hexdigest()

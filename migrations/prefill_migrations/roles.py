@@ -7,7 +7,7 @@ prefill_operator  nobody logs in as it; the app becomes it (`SET LOCAL ROLE`) to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncpg
 
@@ -19,8 +19,8 @@ PLAIN = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOBYPASSRLS"
 class RolePasswords:
     """What the two roles that log in are given."""
 
-    owner: str
-    app: str
+    owner: str = field(repr=False)
+    app: str = field(repr=False)
 
 
 async def ensure_roles(admin_url: str, passwords: RolePasswords) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefill_wire.ids import Random
 
@@ -26,8 +26,8 @@ _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 class Secret:
     """A fresh secret: `text` for its owner, `proof` for the table."""
 
-    text: str
-    proof: str
+    text: str = field(repr=False)
+    proof: str = field(repr=False)
 
     @property
     def last4(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefill_wire.ids import new_id
 
@@ -28,7 +28,7 @@ class MemberDraft:
     email: str
     name: str
     role: Role
-    password: str = ""
+    password: str = field(default="", repr=False)
 
 
 async def create(work: Work, draft: MemberDraft) -> Member:

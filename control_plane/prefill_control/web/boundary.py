@@ -57,7 +57,7 @@ class Parts:
     throttle: Throttle
     limits: BodyLimits
     fleet_limits: BodyLimits
-    fleet_token: bytes
+    fleet_token: bytes = field(repr=False)
     metrics: Metrics
     now: Clock
     random: Random

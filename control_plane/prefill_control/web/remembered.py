@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -42,7 +42,7 @@ class Asked:
     tenant_id: str
     key_digest: str
     body_digest: str
-    sealing_key: bytes
+    sealing_key: bytes = field(repr=False)
 
 
 def asked_under(pepper: Pepper, key: str, tenant_id: str, request: tuple[str, str, bytes]) -> Asked:

@@ -1,7 +1,7 @@
 """Where a cloud is entered, and with whose keys: the same for a platform and for a small cloud."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefill_cloud import AsyncClient
 
@@ -14,7 +14,7 @@ class Door:
     """An endpoint, one key a tenant, and the control key that clients pin."""
 
     endpoint: str
-    keys: Mapping[str, str]
+    keys: Mapping[str, str] = field(repr=False)
     control_public_key: bytes
 
     @classmethod

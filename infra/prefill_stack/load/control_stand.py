@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefill_control.access.secrets import Pepper
@@ -25,11 +25,11 @@ class ControlStand:
 
     port: int
     pid: int
-    operator: str
-    secrets: Sequence[str]
-    pepper: bytes
+    operator: str = field(repr=False)
+    secrets: Sequence[str] = field(repr=False)
+    pepper: bytes = field(repr=False)
     control_public_key: bytes
-    gateway_redis_url: str
+    gateway_redis_url: str = field(repr=False)
 
 
 @contextmanager

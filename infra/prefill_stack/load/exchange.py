@@ -74,7 +74,7 @@ class ThroughGateway:
 
     prepared: Prepared
     channel: grpc.aio.Channel
-    api_key: str
+    api_key: str = field(repr=False)
 
     async def __call__(self, _number: int) -> None:
         """One exchange, from Open to the released manifest."""
@@ -121,7 +121,7 @@ class WithWorker:
 
     prepared: Prepared
     channel: grpc.aio.Channel
-    fleet_token: bytes
+    fleet_token: bytes = field(repr=False)
     data_endpoint: str
 
     async def __call__(self, _number: int) -> None:

@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefill_data.errors import DataPlaneError
 from prefill_data.gateway.snapshot_feed import SnapshotFeed
@@ -29,7 +29,7 @@ class GatewayChecks:
 
     keys: SnapshotKeys
     limiter: Limiter
-    secrets: Sequence[str]
+    secrets: Sequence[str] = field(repr=False)
 
     async def __call__(self, number: int) -> None:
         """One check: a known key is admitted within its limits, an unknown one is refused."""

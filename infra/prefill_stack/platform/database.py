@@ -21,8 +21,8 @@ OPERATOR_FILE = "operator.credential"
 class DatabaseUrls:
     """Who migrates and who serves; both hold passwords."""
 
-    owner: str
-    app: str
+    owner: str = field(repr=False)
+    app: str = field(repr=False)
 
 
 def prepare_database(admin_url: str, secrets: PlatformSecrets) -> DatabaseUrls:

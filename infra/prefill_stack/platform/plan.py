@@ -32,8 +32,8 @@ class PlatformPlan:
     places: tuple[Place, ...] = PLACES
     workers: int = 1
     profile: str = "fp32"
-    database_url: str = ""
-    redis_url: str = ""
+    database_url: str = field(default="", repr=False)
+    redis_url: str = field(default="", repr=False)
     api_listen: str = "127.0.0.1:0"
     tenants: tuple[str, ...] = ("demo",)
     worker_settings: Mapping[str, str] = field(default_factory=dict)

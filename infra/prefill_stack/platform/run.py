@@ -45,10 +45,10 @@ class Platform:
     plan: PlatformPlan
     secrets: PlatformSecrets
     api_url: str = ""
-    operator: str = ""
+    operator: str = field(default="", repr=False)
     fresh: bool = False
     endpoints: dict[str, str] = field(default_factory=dict)
-    tenant_keys: dict[str, str] = field(default_factory=dict)
+    tenant_keys: dict[str, str] = field(repr=False, default_factory=dict)
 
     @property
     def control_public_key(self) -> bytes:
