@@ -82,7 +82,11 @@ class Database:
             pool_timeout=plan.wait_seconds,
             pool_recycle=1800,
             hide_parameters=True,  # an error's text must not tell what was written
-            connect_args={"timeout": plan.connect_seconds, "server_settings": SERVER_SETTINGS},
+            connect_args={
+                "dsn": url,
+                "timeout": plan.connect_seconds,
+                "server_settings": SERVER_SETTINGS,
+            },
         )
         # A ping is three round trips of a request's ten, and tells no more than the closed socket.
         event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
@@ -133,8 +137,8 @@ def _refuse_closed(adapted: Any, _record: object, _proxy: object) -> None:
 
 
 def async_url(url: str) -> str:
-    """The URL with the asynchronous driver's name in it."""
-    scheme, separator, rest = url.partition("://")
+    """The URL with the driver's name in it; its TLS parameters go to the driver, as `dsn`."""
+    scheme, separator, rest = url.partition("?")[0].partition("://")
     return f"postgresql+asyncpg{separator}{rest}" if scheme.startswith("postgres") else url
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prefill_fleet.service_urls import Refusal, refuse_postgres, refuse_redis
 from prefill_wire.signing import SigningKey
 
 from prefill_control.errors import SettingsError
@@ -42,12 +43,16 @@ class ControlSettings:
     def read(cls, values: Mapping[str, str]) -> ControlSettings:
         """Raises `SettingsError` for the first variable that is missing or wrong."""
         host, port = _address(values, "PREFILL_LISTEN", "127.0.0.1:0")
+        database_url = _secret(values, "PREFILL_DATABASE_URL_FILE").decode().strip()
+        redis_url = _optional(values, "PREFILL_REDIS_URL_FILE").decode().strip()
+        _refuse(refuse_postgres(database_url))
+        _refuse(refuse_redis(redis_url) if redis_url else None)
         return cls(
             host=host,
             port=port,
-            database_url=_secret(values, "PREFILL_DATABASE_URL_FILE").decode(),
+            database_url=database_url,
             pepper=_secret(values, "PREFILL_PEPPER_FILE", SECRET_BYTES),
-            redis_url=_optional(values, "PREFILL_REDIS_URL_FILE").decode(),
+            redis_url=redis_url,
             control_seed=_optional(values, "PREFILL_CONTROL_KEY_FILE"),
             fleet_token=_optional(values, "PREFILL_FLEET_TOKEN_FILE").strip(),
             public_url=values.get("PREFILL_PUBLIC_URL") or f"http://{host}:{port}",
@@ -66,6 +71,11 @@ def _address(values: Mapping[str, str], name: str, default: str) -> tuple[str, i
     if not host or not port.isdecimal() or int(port) > 65535:
         raise SettingsError(f"{name}={text!r} is not host:port", "example: 127.0.0.1:7080")
     return host.strip("[]"), int(port)
+
+
+def _refuse(refusal: Refusal | None) -> None:
+    if refusal is not None:
+        raise SettingsError(refusal.message, refusal.remedy)
 
 
 def _number(values: Mapping[str, str], name: str, default: int) -> int:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from prefill_fleet.service_urls import refuse_redis
+from prefill_wire.loopback import is_loopback
+
 from prefill_data.errors import SettingsError
 
 MIB = 1 << 20
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, a name or an address without brackets, is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +147,8 @@ def read_link(values: Mapping[str, str], env: Environment) -> ControlLink:
     redis_url = values.get("PREFILL_REDIS_URL", "")
     if values.get("PREFILL_REDIS_URL_FILE"):
         redis_url = env.file("PREFILL_REDIS_URL_FILE").read_text(encoding="utf-8").strip()
+    if redis_url and (refusal := refuse_redis(redis_url)):
+        raise SettingsError(refusal.message, refusal.remedy)
 
     def content(name: str) -> bytes:
         return env.file(name).read_bytes() if values.get(name) else b""
@@ -241,6 +237,7 @@ class GatewaySettings:
     connections: int
     tls: Tls | None
     failpoints: str
+    spool_segment_bytes: int = 64 * MIB
     link: ControlLink = ControlLink()
 
     @classmethod
@@ -269,6 +266,7 @@ class GatewaySettings:
             connections=env.number("PREFILL_STREAM_CONNECTIONS", 4, 1),
             tls=env.tls(listen),
             failpoints=values.get("PREFILL_FAILPOINTS", ""),
+            spool_segment_bytes=env.number("PREFILL_SPOOL_SEGMENT_BYTES", 64 * MIB, 1),
             link=link,
         )
 

@@ -28,7 +28,7 @@ def _run(connection: Connection) -> None:
 
 
 async def _connect_and_run(url: str) -> None:
-    engine = create_async_engine(async_url(url), poolclass=pool.NullPool)
+    engine = create_async_engine(async_url(url), poolclass=pool.NullPool, connect_args={"dsn": url})
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_run)

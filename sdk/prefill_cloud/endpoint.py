@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from dataclasses import dataclass
 
+from prefill_wire.loopback import is_loopback
 from prefill_wire.status import StatusCode
 
 from prefill_cloud.errors import error_for
@@ -39,10 +39,7 @@ class Endpoint:
     @property
     def loopback(self) -> bool:
         """Whether its traffic stays on this machine."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host.lower() == "localhost"
+        return is_loopback(self.host)
 
 
 def tls_context(roots_pem: bytes | None) -> ssl.SSLContext:

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import msgspec
+from prefill_wire.loopback import is_loopback
 
 from prefill_data.errors import SettingsError
 from prefill_data.fleet_token import fleet_metadata
 from prefill_data.metering.record import BilledAttempt
 from prefill_data.metering.shipper import BatchRefused, Verdict
-from prefill_data.settings import Tls, is_loopback
+from prefill_data.settings import Tls
 
 PATH = "/internal/receipts"
 ANSWER_SECONDS = 15.0

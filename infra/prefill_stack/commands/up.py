@@ -6,6 +6,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from prefill_wire.loopback import is_loopback
 from rich.table import Table
 
 from prefill_stack.console import people, print_json, quiet_libraries
@@ -44,8 +45,7 @@ def on_loopback(listen: str) -> bool:
     host, _, port = listen.rpartition(":")
     if not (host and port.isdecimal() and int(port) <= GREATEST_PORT):
         raise NotConfigured(f"{listen!r} is not HOST:PORT", "example: 127.0.0.1:7080")
-    name = host.strip("[]")
-    return name == "localhost" or name.startswith("127.") or name == "::1"
+    return is_loopback(host.strip("[]"))
 
 
 def check_platform(api_listen: str, listen: str, tls: bool | None, tls_host: list[str]) -> None:
