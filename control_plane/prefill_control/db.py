@@ -2,7 +2,9 @@
 
 The role that logs in sees nothing by itself. A transaction names the tenant it is for (`prefill.
 tenant`), or becomes the operator role, or carries the digest of a secret that was shown
-(`prefill.proof`), which reveals the one row that the digest names.
+(`prefill.proof`), which reveals the one row that the digest names. That is said together with its
+BEGIN, in one round trip, and not before something is asked of the database: what never asks, such
+as a key check whose caller is known, takes no connection.
 """
 
 from __future__ import annotations
@@ -12,12 +14,19 @@ import datetime as dt
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import asyncpg
-from sqlalchemy import event, text
+from sqlalchemy import Connection, Executable, Row, event, text
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import QueuePool
 
 OPERATOR_ROLE = "prefill_operator"
@@ -69,6 +78,23 @@ class PoolPlan:
     connect_seconds: float = 5.0
 
 
+class Driver(asyncpg.Connection):  # type: ignore[misc]  # the driver comes without types
+    """The driver's connection; `opening` goes to the server together with the next BEGIN."""
+
+    opening = ""
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> str:
+        """As the driver's own; a transaction that did not open as it should ends the connection."""
+        if not query.startswith("BEGIN"):
+            return str(await super().execute(query, *args, **options))
+        query, self.opening = query + self.opening, ""
+        try:
+            return str(await super().execute(query, **options))
+        except BaseException:
+            self.terminate()
+            raise
+
+
 class Database:
     """Hands out transactions; `close` when the process ends."""
 
@@ -86,11 +112,13 @@ class Database:
                 "dsn": url,
                 "timeout": plan.connect_seconds,
                 "server_settings": SERVER_SETTINGS,
+                "connection_class": Driver,
             },
         )
-        # A ping is three round trips of a request's ten, and tells no more than the closed socket.
+        # A ping is as many round trips as a request has, and tells no more than the closed socket.
         event.listen(self.engine.sync_engine, "checkout", _refuse_closed)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def transaction(self, reach: Reach) -> AsyncIterator[AsyncSession]:
@@ -101,19 +129,31 @@ class Database:
         the server likes, and hold a place in the pool meanwhile.
         """
         session = self._sessions()
-        driver: asyncpg.Connection | None = None
+        used: list[Driver] = []
+        event.listen(session.sync_session, "after_begin", partial(_open, reach, used))
         try:
-            driver = await _driver_of(session)
-            await _set_reach(session, reach)
             yield session
             await session.commit()
         except asyncio.CancelledError:
-            if driver is not None:
-                driver.terminate()
+            _cut_off(used)
             await asyncio.shield(session.invalidate())
             raise
         finally:
             await asyncio.shield(session.close())
+
+    async def row(self, statement: Executable, values: dict[str, Any]) -> Row[Any] | None:
+        """The first row of one statement that is a transaction of its own: one round trip."""
+        used: list[Driver] = []
+        connection: AsyncConnection = await self._single.connect()
+        try:
+            used.append(_driver_of(await connection.get_raw_connection()))
+            return (await connection.execute(statement, values)).first()
+        except asyncio.CancelledError:
+            _cut_off(used)
+            await asyncio.shield(connection.invalidate())
+            raise
+        finally:
+            await asyncio.shield(connection.close())
 
     async def ping(self) -> None:
         """Raises when the database does not answer."""
@@ -132,8 +172,10 @@ class Database:
 
 def _refuse_closed(adapted: Any, _record: object, _proxy: object) -> None:
     """A pooled connection whose server went away is replaced before anybody meets it."""
-    if adapted.driver_connection.is_closed():
+    driver: Driver = adapted.driver_connection
+    if driver.is_closed():
         raise DisconnectionError("the server has closed this connection")
+    driver.opening = ""  # its last user may never have asked anything
 
 
 def async_url(url: str) -> str:
@@ -147,32 +189,49 @@ def utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-async def _driver_of(session: AsyncSession) -> asyncpg.Connection | None:
-    """The driver's own connection under a session's, checked out of the pool by asking."""
-    pooled = await (await session.connection()).get_raw_connection()
-    return pooled.driver_connection
+def _driver_of(pooled: Any) -> Driver:
+    """The driver's own connection under a pooled one."""
+    driver = pooled.driver_connection
+    if not isinstance(driver, Driver):
+        raise TypeError("a connection that this engine did not open")
+    return driver
+
+
+def _open(
+    reach: Reach, used: list[Driver], _session: Session, _: SessionTransaction, bound: Connection
+) -> None:
+    """A session begins: who it is for is said with the BEGIN."""
+    driver = _driver_of(bound.connection)
+    driver.opening = _opening(reach)
+    used.append(driver)
+
+
+def _cut_off(used: list[Driver]) -> None:
+    for driver in used:
+        driver.terminate()
 
 
 async def enter_tenant(session: AsyncSession, tenant_id: str) -> None:
     """Go on as this tenant, once a proof or a password has led to it."""
-    await _set_local(session, "prefill.tenant", tenant_id)
+    named = text("SELECT set_config('prefill.tenant', :value, true)")
+    await session.execute(named, {"value": tenant_id})
 
 
-async def _set_reach(session: AsyncSession, reach: Reach) -> None:
+def _opening(reach: Reach) -> str:
     match reach:
         case OfOneTenant(tenant_id):
-            await enter_tenant(session, tenant_id)
+            return _local("prefill.tenant", tenant_id)
         case OfProof(digest):
-            await _set_local(session, "prefill.proof", digest)
+            return _local("prefill.proof", digest)
         case OfOperator(tenant_id):
-            await session.execute(text(f"SET LOCAL ROLE {OPERATOR_ROLE}"))
-            if tenant_id:
-                await enter_tenant(session, tenant_id)
+            named = _local("prefill.tenant", tenant_id) if tenant_id else ""
+            return f"SET LOCAL ROLE {OPERATOR_ROLE};{named}"
         case OfNobody():
-            pass
+            return ""
 
 
-async def _set_local(session: AsyncSession, name: str, value: str) -> None:
-    await session.execute(
-        text("SELECT set_config(:name, :value, true)"), {"name": name, "value": value}
-    )
+def _local(name: str, value: str) -> str:
+    """A setting of this transaction; the value as a literal, for BEGIN takes no parameters."""
+    if "\\" in value or "\x00" in value:
+        raise ValueError(f"{name} holds a character that no id and no digest has")
+    return "SET LOCAL {} = '{}';".format(name, value.replace("'", "''"))

@@ -22,6 +22,11 @@ SHAPE = """
     SELECT relname, tgname, pg_get_triggerdef(t.oid), '', ''
     FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE NOT tgisinternal
     UNION ALL
+    SELECT tablename, indexname, indexdef, '', '' FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL
+    SELECT proname, prosrc, proacl::text, '', '' FROM pg_proc
+    WHERE pronamespace = 'public'::regnamespace
+    UNION ALL
     SELECT sequencename, '', '', '', '' FROM pg_sequences WHERE schemaname = 'public'
     ORDER BY 1, 2
 """

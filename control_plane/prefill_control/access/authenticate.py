@@ -6,18 +6,17 @@ import datetime as dt
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Row
 
+from prefill_control.access import repository
 from prefill_control.access.scopes import ROLE_SCOPES, Role, Scope, expand
-from prefill_control.access.secrets import KEY_PREFIX, SESSION_PREFIX, Pepper, well_formed
-from prefill_control.db import Database, OfProof, enter_tenant
+from prefill_control.access.secrets import PREFIXES, Pepper, well_formed
+from prefill_control.db import Database
 from prefill_control.errors import ControlError, ProblemCode
-from prefill_control.keys.models import ApiKey
 from prefill_control.keys.status import PROBLEM_OF, KeyStatus, KnownKey, key_status
-from prefill_control.members.models import Member, MemberSession
-from prefill_control.tenants.models import PLATFORM_TENANT, Tenant
+from prefill_control.tenants.models import PLATFORM_TENANT
 from prefill_control.work import Actor
 
 MAX_REMEMBERED = 65_536
@@ -55,7 +54,7 @@ class Authenticator:
         self, secret: str, now: dt.datetime, address: str
     ) -> tuple[KeyStatus, Found | None]:
         """The status of a secret, and whose it is when it is known at all."""
-        if not (well_formed(secret, KEY_PREFIX) or well_formed(secret, SESSION_PREFIX)):
+        if not any(well_formed(secret, prefix) for prefix in PREFIXES):
             return KeyStatus.NOT_FOUND, None
         found = await self._find(self._pepper.proof(secret))
         return key_status(found.key if found else None, now, address), found
@@ -79,8 +78,8 @@ class Authenticator:
         known = self._known.get(proof)
         if known is not None and known.until > self._monotonic():
             return known.found
-        async with self._database.transaction(OfProof(proof)) as session:
-            found = await _by_key(session, proof) or await _by_session(session, proof)
+        row = await repository.caller(self._database, proof)
+        found = _found(row) if row is not None else None
         until = self._monotonic() + self._remember_seconds
         if found is not None:  # what does not exist is not remembered: it may soon
             self._known[proof] = _Remembered(found, until)
@@ -90,35 +89,17 @@ class Authenticator:
         return found
 
 
-async def _enter(session: AsyncSession, tenant_id: str) -> str:
-    """Go on as the tenant that the proof belongs to; its state."""
-    await enter_tenant(session, tenant_id)
-    state = await session.scalar(select(Tenant.state).where(Tenant.id == tenant_id))
-    return state or "closed"
-
-
-async def _by_key(session: AsyncSession, proof: str) -> Found | None:
-    row = await session.scalar(select(ApiKey).where(ApiKey.key_hash == proof))
-    if row is None:
-        return None
+def _found(row: Row[Any]) -> Found:
     known = KnownKey(
-        revoked=row.state != "active",
+        revoked=row.revoked,
         expires_at=row.expires_at,
         addresses=tuple(row.addresses),
-        tenant_state=await _enter(session, row.tenant_id),
+        tenant_state=row.tenant_state or "closed",
     )
-    scopes = _within_tenant(expand(row.scopes), row.tenant_id)
-    return Found(Actor("key", row.id, row.tenant_id, scopes), known)
-
-
-async def _by_session(session: AsyncSession, proof: str) -> Found | None:
-    row = await session.scalar(select(MemberSession).where(MemberSession.proof == proof))
-    if row is None:
-        return None
-    known = KnownKey(False, row.expires_at, (), await _enter(session, row.tenant_id))
-    role = await session.scalar(select(Member.role).where(Member.id == row.member_id))
-    scopes = _within_tenant(ROLE_SCOPES[Role(role or Role.VIEWER)], row.tenant_id)
-    return Found(Actor("member", row.member_id, row.tenant_id, scopes), known)
+    scopes = ROLE_SCOPES[Role(row.role)] if row.kind == "member" else expand(row.scopes)
+    return Found(
+        Actor(row.kind, row.id, row.tenant_id, _within_tenant(scopes, row.tenant_id)), known
+    )
 
 
 def _within_tenant(scopes: frozenset[Scope], tenant_id: str) -> frozenset[Scope]:

@@ -2,6 +2,10 @@
 
 Form: prefix, underscore, 43 characters of base62 (256 random bits), 6 of CRC-32. The checksum
 turns a typing error away without a look into any table, and lets scanners recognise a leak.
+
+Gateways check customers' API keys (`pck`) and nothing else: these are hashed with a pepper that is
+derived for them, and whoever holds it can neither make nor check a proof of an operator's key
+(`pco`) or of a session (`pcs`).
 """
 
 from __future__ import annotations
@@ -11,14 +15,19 @@ import hmac
 import zlib
 from dataclasses import dataclass, field
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from prefill_wire.ids import Random
 
 KEY_PREFIX = "pck"
+OPERATOR_PREFIX = "pco"
 SESSION_PREFIX = "pcs"
+PREFIXES = (KEY_PREFIX, OPERATOR_PREFIX, SESSION_PREFIX)
 SECRET_BYTES = 32
 BODY_CHARACTERS = 43
 CHECK_CHARACTERS = 6
 MAX_SECRET_CHARACTERS = 128
+_API_KEYS = b"prefill-cloud 2026 proofs of API keys v1"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -34,16 +43,25 @@ class Secret:
         """What people recognise a key by."""
         return self.text[-4:]
 
+    @property
+    def prefix(self) -> str:
+        """What kind of secret it is."""
+        return self.text.partition("_")[0]
+
 
 class Pepper:
-    """The process's own key: without it the table's proofs say nothing about a guess."""
+    """The process's own key: without it the table's proofs say nothing about a guess.
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    `api_keys`: the pepper that gateways have, when it is not the one derived from `key`.
+    """
+
+    def __init__(self, key: bytes, api_keys: bytes = b"") -> None:
+        self._key, self._api_keys = key, api_keys or api_key_pepper(key)
 
     def proof(self, text: str) -> str:
         """HMAC-SHA256 of a secret, hex."""
-        return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
+        key = self._api_keys if text.startswith(f"{KEY_PREFIX}_") else self._key
+        return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()
 
     def new_secret(self, prefix: str, random: Random) -> Secret:
         """A secret of 256 bits from `random`."""
@@ -57,6 +75,11 @@ class Pepper:
         """32 bytes for another use, bound to `purpose` and `parts`."""
         joined = "\x00".join((purpose, *parts))
         return hmac.new(self._key, joined.encode(), hashlib.sha256).digest()
+
+
+def api_key_pepper(key: bytes) -> bytes:
+    """What gateways get of a pepper (HKDF-SHA256): it checks customers' API keys alone."""
+    return HKDF(algorithm=SHA256(), length=SECRET_BYTES, salt=None, info=_API_KEYS).derive(key)
 
 
 def new_text(prefix: str, random: Random) -> str:

@@ -16,10 +16,12 @@ class Receipt(Base, OfTenant):
     __tablename__ = "receipts"
     __table_args__ = (
         Index("ix_receipts_page", "tenant_id", "finished_at", "receipt_id"),
+        Index("ix_receipts_finished_at_receipt_id", "finished_at", "receipt_id"),
         CheckConstraint("amount_micros >= 0", name="amount_micros"),
         CheckConstraint("cached_tokens <= token_count", name="cached_tokens"),
     )
 
+    tenant_id: Mapped[str] = mapped_column(ForeignKey("tenants.id"))  # the page's index begins so
     receipt_id: Mapped[str] = mapped_column(primary_key=True)
     request_id: Mapped[str]
     attempt: Mapped[int]
