@@ -73,7 +73,7 @@ NOUNS: list[ControllerRouterHandler] = [
 def build_parts(settings: ControlSettings, now: Clock = utc_now) -> Parts:
     """The process's parts, from its settings; tests bring a clock of their own."""
     database = Database(settings.database_url, PoolPlan(size=settings.pool_size))
-    pepper = Pepper(settings.pepper)
+    pepper = Pepper(settings.pepper, settings.api_key_pepper)
     rate = Rate(settings.requests_per_second, settings.requests_burst)
     remembered = settings.key_cache_seconds
     return Parts(

@@ -22,6 +22,7 @@ class ControlSettings:
     port: int
     database_url: str = field(repr=False)
     pepper: bytes = field(repr=False)
+    api_key_pepper: bytes = field(default=b"", repr=False)
     redis_url: str = field(default="", repr=False)
     control_seed: bytes = field(default=b"", repr=False)
     fleet_token: bytes = field(default=b"", repr=False)
@@ -52,6 +53,7 @@ class ControlSettings:
             port=port,
             database_url=database_url,
             pepper=_secret(values, "PREFILL_PEPPER_FILE", SECRET_BYTES),
+            api_key_pepper=_optional(values, "PREFILL_API_KEY_PEPPER_FILE", SECRET_BYTES),
             redis_url=redis_url,
             control_seed=_optional(values, "PREFILL_CONTROL_KEY_FILE"),
             fleet_token=_optional(values, "PREFILL_FLEET_TOKEN_FILE").strip(),
@@ -97,5 +99,5 @@ def _secret(values: Mapping[str, str], name: str, least: int = 1) -> bytes:
     return content
 
 
-def _optional(values: Mapping[str, str], name: str) -> bytes:
-    return _secret(values, name) if values.get(name) else b""
+def _optional(values: Mapping[str, str], name: str, least: int = 1) -> bytes:
+    return _secret(values, name, least) if values.get(name) else b""

@@ -135,7 +135,7 @@ class ControlLink:
     """
 
     redis_url: str = field(default="", repr=False)  # may hold a password
-    pepper: bytes = field(default=b"", repr=False)
+    api_key_pepper: bytes = field(default=b"", repr=False)
     gateways: int = 1
     control_url: str = ""
     seed: bytes = field(default=b"", repr=False)
@@ -155,7 +155,7 @@ def read_link(values: Mapping[str, str], env: Environment) -> ControlLink:
 
     return ControlLink(
         redis_url=redis_url,
-        pepper=content("PREFILL_PEPPER_FILE"),
+        api_key_pepper=content("PREFILL_API_KEY_PEPPER_FILE"),
         gateways=env.number("PREFILL_GATEWAYS", 1, 1),
         control_url=values.get("PREFILL_CONTROL_URL", ""),
         seed=content("PREFILL_GATEWAY_KEY_FILE"),

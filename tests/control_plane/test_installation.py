@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from prefill_cloud.manage import ManagementClient
 from prefill_control.access.first_operator import first_operator
-from prefill_control.access.secrets import Pepper
 from prefill_control.db import Database, utc_now
 from prefill_stack.devca import private_directory
 from prefill_stack.platform.database import OPERATOR_FILE, operator_credential
@@ -51,7 +50,7 @@ def committed(app_url, secrets, kept=""):
     async def commit():
         database = Database(app_url)
         try:
-            pepper = Pepper(secrets.pepper.read_bytes())
+            pepper = secrets.proofs()
             return await first_operator(database, pepper, utc_now, lambda n: bytes(n), kept)
         finally:
             await database.close()

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from control_api import CONTROL
 from prefill_control.access.scopes import Scope
+from prefill_control.access.secrets import api_key_pepper
 from prefill_control.snapshots.service import Publisher
 from prefill_control.snapshots.store import SnapshotStore
 from prefill_control.snapshots.task import keep_published
@@ -42,7 +43,7 @@ class Scene:
         self.feed = WatchedFeed(gateway, public, self.state, CollectorRegistry())
         self.feed.looked = asyncio.Event()
         now_ms = lambda: int(api.now.timestamp() * 1000)  # noqa: E731
-        self.keys = SnapshotKeys(self.state, api.settings.pepper, now_ms)
+        self.keys = SnapshotKeys(self.state, api_key_pepper(api.settings.pepper), now_ms)
 
     def code(self, secret):
         try:

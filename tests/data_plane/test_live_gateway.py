@@ -107,7 +107,7 @@ class LiveCloud:
 @asynccontextmanager
 async def live_cloud(server, folder):
     made = Cloud(folder)
-    link = ControlLink(redis_url=server.url("gateway"), pepper=PEPPER)
+    link = ControlLink(redis_url=server.url("gateway"), api_key_pepper=PEPPER)
     made.gateway_settings = replace(made.gateway_settings, link=link, key_file=None)
     async with Client.from_url(server.url("control")) as control:
         async for name in control.scan_iter("prefill:*"):
@@ -251,7 +251,7 @@ async def test_requests_within_their_limits_are_let_in_while_redis_is_away(tmp_p
 def test_a_gateway_that_could_check_no_key_does_not_start(tmp_path):
     settings = Cloud(tmp_path).gateway_settings
     for link, name in (
-        (ControlLink(redis_url="redis://127.0.0.1:1"), "PREFILL_PEPPER_FILE"),
+        (ControlLink(redis_url="redis://127.0.0.1:1"), "PREFILL_API_KEY_PEPPER_FILE"),
         (ControlLink(), "PREFILL_KEY_FILE"),
     ):
         wrong = replace(settings, link=link, key_file=None)

@@ -40,7 +40,7 @@ def test_a_gateway_with_a_redis_needs_no_key_file(gateway, files):
     found = GatewaySettings.read({
         **gateway,
         "PREFILL_REDIS_URL_FILE": files("url", b"redis://gateway:secret@127.0.0.1:1/0\n"),
-        "PREFILL_PEPPER_FILE": files("pepper", pepper),
+        "PREFILL_API_KEY_PEPPER_FILE": files("pepper", pepper),
         "PREFILL_GATEWAYS": "3",
         "PREFILL_CONTROL_URL": "http://127.0.0.1:7080",
         "PREFILL_GATEWAY_KEY_FILE": files("seed", b"s" * 32),
@@ -48,7 +48,7 @@ def test_a_gateway_with_a_redis_needs_no_key_file(gateway, files):
     })  # fmt: skip
     assert found.key_file is None
     assert found.link == ControlLink(
-        redis_url="redis://gateway:secret@127.0.0.1:1/0", pepper=pepper, gateways=3,
+        redis_url="redis://gateway:secret@127.0.0.1:1/0", api_key_pepper=pepper, gateways=3,
         control_url="http://127.0.0.1:7080", seed=b"s" * 32, certificate=b"c",
     )  # fmt: skip
 
@@ -57,7 +57,7 @@ def test_a_gateway_with_a_redis_needs_no_key_file(gateway, files):
     ("name", "value"),
     [
         ("PREFILL_REDIS_URL_FILE", "/nowhere/url"),
-        ("PREFILL_PEPPER_FILE", "/nowhere/pepper"),
+        ("PREFILL_API_KEY_PEPPER_FILE", "/nowhere/pepper"),
         ("PREFILL_GATEWAYS", "0"),
         ("PREFILL_GATEWAYS", "many"),
         ("PREFILL_GATEWAY_KEY_FILE", "/nowhere/seed"),

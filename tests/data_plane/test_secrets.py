@@ -113,6 +113,6 @@ async def test_no_settings_show_a_secret_when_they_are_printed(cloud):
     told = repr(cloud.worker_settings) + repr(cloud.gateway_settings)
     assert repr(cloud.gateway_settings.fleet_token) not in told
     assert repr(cloud.worker_settings.key_seed) not in told
-    link = ControlLink(redis_url="redis://gateway:word@h", pepper=b"pepper", seed=b"seed")
+    link = ControlLink(redis_url="redis://gateway:word@h", api_key_pepper=b"pepper", seed=b"seed")
     assert not [secret for secret in ("word", "pepper'", "seed'") if secret in repr(link)]
     assert cloud.worker_settings.worker_id in told  # the twin: the rest is there

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from prefill_wire.ids import new_id
 
 from prefill_control.access.scopes import Scope, expand
-from prefill_control.access.secrets import KEY_PREFIX, Pepper, Secret
+from prefill_control.access.secrets import KEY_PREFIX, OPERATOR_PREFIX, Pepper, Secret
 from prefill_control.audit.service import Change, picture, record
 from prefill_control.errors import ControlError, ProblemCode, invalid
 from prefill_control.etags import check_version
@@ -51,7 +51,7 @@ async def create(
     `secret`: one that its owner has kept already; a fresh one otherwise.
     """
     scopes = check_scopes(work, draft.scopes)
-    issued = _issue(work, secret or pepper.new_secret(KEY_PREFIX, work.random), draft.name)
+    issued = _issue(work, secret or _secret(work, pepper, work.tenant_id), draft.name)
     key = issued.key
     key.scopes = scopes
     key.addresses = networks(draft.addresses)
@@ -107,7 +107,7 @@ async def rotate(work: Work, pepper: Pepper, key_id: str, overlap: dt.timedelta)
         raise invalid("overlap_seconds", f"0 to {int(MAX_OVERLAP.total_seconds())}")
     check_scopes(work, old.scopes)
     before = picture(old)
-    issued = _issue(work, pepper.new_secret(KEY_PREFIX, work.random), old.name)
+    issued = _issue(work, _secret(work, pepper, old.tenant_id), old.name)
     new = issued.key
     new.tenant_id, new.scopes = old.tenant_id, list(old.scopes)
     new.addresses, new.expires_at = list(old.addresses), old.expires_at
@@ -169,12 +169,17 @@ async def _active(work: Work, key_id: str) -> ApiKey:
     return key
 
 
+def _secret(work: Work, pepper: Pepper, tenant_id: str) -> Secret:
+    prefix = OPERATOR_PREFIX if tenant_id == PLATFORM_TENANT else KEY_PREFIX
+    return pepper.new_secret(prefix, work.random)
+
+
 def _issue(work: Work, secret: Secret, name: str) -> Issued:
     key = ApiKey(
         id=new_id("key", work.random),
         tenant_id=work.tenant_id,
         name=name,
-        prefix=KEY_PREFIX,
+        prefix=secret.prefix,
         last4=secret.last4,
         key_hash=secret.proof,
         scopes=[],

@@ -47,14 +47,16 @@ def go_live(settings: GatewaySettings, registry: CollectorRegistry, now_ms: Cloc
         keys = KeyFile(settings.key_file, now_ms)
         source = KeyFileSource(keys, settings.price_micros_per_million_tokens)
         return Live(keys=source, limiter=Limiter(LocalStore(settings.gateway_id, steady), steady))
-    if not link.pepper:
-        raise SettingsError("PREFILL_PEPPER_FILE is not set", "keys cannot be checked without it")
+    if not link.api_key_pepper:
+        raise SettingsError(
+            "PREFILL_API_KEY_PEPPER_FILE is not set", "keys cannot be checked without it"
+        )
     redis = connect(link.redis_url)
     state = SnapshotState()
     lender = RedisStore(redis, settings.gateway_id, steady)
     store = SurvivingStore(lender, settings.gateway_id, link.gateways, steady)
     return Live(
-        keys=SnapshotKeys(state, link.pepper, now_ms),
+        keys=SnapshotKeys(state, link.api_key_pepper, now_ms),
         limiter=Limiter(store, steady),
         feed=SnapshotFeed(redis, settings.control_public_key, state, registry),
         redis=redis,

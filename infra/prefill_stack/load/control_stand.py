@@ -6,8 +6,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefill_control.access.secrets import Pepper
-
 from prefill_stack.load.crowd import CrowdPlan, filled
 from prefill_stack.platform.database import DATABASE, operator_credential, prepare_database
 from prefill_stack.platform.secrets import PlatformSecrets
@@ -27,7 +25,7 @@ class ControlStand:
     pid: int
     operator: str = field(repr=False)
     secrets: Sequence[str] = field(repr=False)
-    pepper: bytes = field(repr=False)
+    api_key_pepper: bytes = field(repr=False)
     control_public_key: bytes
     gateway_redis_url: str = field(repr=False)
 
@@ -45,8 +43,7 @@ def control_stand(plan: CrowdPlan) -> Iterator[ControlStand]:
         redis.start()
         secrets = PlatformSecrets(folder)
         urls = prepare_database(postgres.url(), secrets)
-        pepper = secrets.pepper.read_bytes()
-        crowd = filled(postgres.url(DATABASE), Pepper(pepper), plan)
+        crowd = filled(postgres.url(DATABASE), secrets.proofs(), plan)
         operator = operator_credential(urls.app, secrets).secret
         port = free_port()
         settings = {
@@ -54,6 +51,7 @@ def control_stand(plan: CrowdPlan) -> Iterator[ControlStand]:
             "PREFILL_DATABASE_URL_FILE": str(secrets.file("database.url", urls.app)),
             "PREFILL_REDIS_URL_FILE": str(secrets.file("redis.url", redis.url("control"))),
             "PREFILL_PEPPER_FILE": str(secrets.pepper),
+            "PREFILL_API_KEY_PEPPER_FILE": str(secrets.api_key_pepper),
             "PREFILL_CONTROL_KEY_FILE": str(secrets.control_seed),
             "PREFILL_FLEET_TOKEN_FILE": str(secrets.fleet_token),
             "PREFILL_API_REQUESTS_PER_SECOND": UNTHROTTLED,
@@ -66,7 +64,7 @@ def control_stand(plan: CrowdPlan) -> Iterator[ControlStand]:
             pid=child.process.pid,
             operator=operator,
             secrets=crowd,
-            pepper=pepper,
+            api_key_pepper=secrets.api_key_pepper.read_bytes(),
             control_public_key=secrets.control_key.public_bytes,
             gateway_redis_url=redis.url("gateway"),
         )

@@ -55,7 +55,7 @@ async def gateway_checks(stand: ControlStand) -> AsyncIterator[GatewayChecks]:
     feed = SnapshotFeed(redis, stand.control_public_key, state, CollectorRegistry())
     limiter = Limiter(RedisStore(redis, "bench-gateway", steady_us), steady_us)
     tasks = [asyncio.create_task(feed.watch()), asyncio.create_task(limiter.run())]
-    keys = SnapshotKeys(state, stand.pepper, lambda: time.time_ns() // 1_000_000)
+    keys = SnapshotKeys(state, stand.api_key_pepper, lambda: time.time_ns() // 1_000_000)
     try:
         async with asyncio.timeout(WAIT_SECONDS):
             while len(state.by_proof) < len(stand.secrets):  # noqa: ASYNC110 (nothing tells)

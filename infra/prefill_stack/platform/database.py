@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit, urlunsplit
 
 from prefill_control.access.first_operator import first_operator, has_operator, is_operator
-from prefill_control.access.secrets import KEY_PREFIX, Pepper, new_text
+from prefill_control.access.secrets import OPERATOR_PREFIX, new_text
 from prefill_control.db import Database, utc_now
 from prefill_migrations.roles import APP, OWNER, RolePasswords, ensure_database, ensure_roles
 from prefill_migrations.run import upgrade
@@ -59,11 +59,11 @@ def operator_credential(app_url: str, secrets: PlatformSecrets) -> OperatorCrede
 
 
 async def _operator(database: Database, secrets: PlatformSecrets) -> OperatorCredential:
-    path, pepper = secrets.folder / OPERATOR_FILE, Pepper(secrets.pepper.read_bytes())
+    path, pepper = secrets.folder / OPERATOR_FILE, secrets.proofs()
     if not path.exists():
         if await has_operator(database):
             return OperatorCredential("", fresh=False)
-        secrets.file(OPERATOR_FILE, new_text(KEY_PREFIX, os.urandom))
+        secrets.file(OPERATOR_FILE, new_text(OPERATOR_PREFIX, os.urandom))
     kept = path.read_text(encoding="ascii")
     if await first_operator(database, pepper, utc_now, os.urandom, kept):
         return OperatorCredential(kept, fresh=True)

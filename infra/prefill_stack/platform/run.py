@@ -126,6 +126,7 @@ class PlatformStart:
             "PREFILL_DATABASE_URL_FILE": str(secrets.file("database.url", self._urls.app)),
             "PREFILL_REDIS_URL_FILE": str(self._redis_file("control")),
             "PREFILL_PEPPER_FILE": str(secrets.pepper),
+            "PREFILL_API_KEY_PEPPER_FILE": str(secrets.api_key_pepper),
             "PREFILL_CONTROL_KEY_FILE": str(secrets.control_seed),
             "PREFILL_FLEET_TOKEN_FILE": str(secrets.fleet_token),
         }
@@ -178,7 +179,7 @@ class PlatformStart:
             "PREFILL_GATEWAYS": str(len(self._plan.places)),
             "PREFILL_REDIS_URL_FILE": str(self._redis_file("gateway")),
             "PREFILL_CONTROL_URL": self._found.api_url,
-            "PREFILL_PEPPER_FILE": str(self._secrets.pepper),
+            "PREFILL_API_KEY_PEPPER_FILE": str(self._secrets.api_key_pepper),
             **self._gateway_identity(place),
             **self._plan.gateway_settings,
         }

@@ -4,12 +4,14 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefill_control.access.secrets import Pepper, api_key_pepper
 from prefill_wire.signing import SigningKey
 
 from prefill_stack.devca import write_private
 from prefill_stack.services.process import kept_secret
 
 SEED_BYTES = 32
+CONTROL_PEPPER, API_KEY_PEPPER = "control.pepper", "api-keys.pepper"
 
 
 def kept_bytes(path: Path, size: int = SEED_BYTES) -> bytes:
@@ -27,9 +29,30 @@ class PlatformSecrets:
 
     @property
     def pepper(self) -> Path:
-        """What API keys are hashed with."""
-        kept_bytes(self.folder / "pepper")
-        return self.folder / "pepper"
+        """What secrets are hashed with; of the control plane alone."""
+        self._part_pepper()
+        kept_bytes(self.folder / CONTROL_PEPPER)
+        return self.folder / CONTROL_PEPPER
+
+    @property
+    def api_key_pepper(self) -> Path:
+        """What customers' API keys are hashed with; gateways get nothing else."""
+        path, control = self.folder / API_KEY_PEPPER, self.pepper.read_bytes()
+        if not path.exists():
+            write_private(path, api_key_pepper(control))
+        return path
+
+    def _part_pepper(self) -> None:
+        """Folders of a time with one pepper, which gateways had: keys in circulation stay with it,
+        everything else gets a new one (members sign in again)."""
+        old = self.folder / "pepper"
+        if old.exists() and not (self.folder / API_KEY_PEPPER).exists():
+            write_private(self.folder / API_KEY_PEPPER, old.read_bytes())
+        old.unlink(missing_ok=True)
+
+    def proofs(self) -> Pepper:
+        """As the control plane hashes."""
+        return Pepper(self.pepper.read_bytes(), self.api_key_pepper.read_bytes())
 
     @property
     def control_seed(self) -> Path:

@@ -58,6 +58,6 @@ def authorization(credential: str | None) -> dict[str, str]:
     if not credential or not credential.isascii() or not credential.isprintable():
         raise invalid(
             "the credential is empty or has characters that none has",
-            "Give an API key (pck_...) or a session token (pcs_...).",
+            "Give an API key (pck_..., an operator's pco_...) or a session token (pcs_...).",
         )
     return {"authorization": f"Bearer {credential}"}
