@@ -12,7 +12,7 @@ from prefill_data.fleet_token import fleet_metadata
 from prefill_data.metering.courier import PATH, REFUSALS, decode_verdicts, encode_batch
 from prefill_data.metering.record import BilledAttempt
 from prefill_data.metering.shipper import BatchRefused, Shipper
-from prefill_data.metering.spool import SPOOL_FILE, Spool
+from prefill_data.metering.spool import Spool
 from prefill_wire.certificate import WorkerCertificate, issue_certificate
 from prefill_wire.ids import new_receipt_id, new_request_id
 from prefill_wire.receipt import UsageReceipt, sign_receipt
@@ -73,18 +73,16 @@ class Gateway:
     def __init__(self, folder, courier):
         folder.mkdir()
         self.folder, self.courier = folder, courier
-        self.spool = Spool(folder / SPOOL_FILE)
+        self.spool = Spool(folder)
         self.restart()
 
     def restart(self):
         self.registry = CollectorRegistry()
-        self.shipper = Shipper(
-            self.folder, lambda: self.spool.durable_bytes, self.courier, self.registry
-        )
+        self.shipper = Shipper(self.spool, self.courier, self.registry, lambda: 0)
 
     def bill(self, *attempts):
         for attempt in attempts:
-            self.spool.append(attempt.encode())
+            self.spool.append_all([attempt.encode()], 0)
 
     async def ship_all(self):
         while True:

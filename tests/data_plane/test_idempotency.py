@@ -1,10 +1,15 @@
 """Same key and body: the same attempt. Other body: conflict. A dead attempt: the next number."""
 
 import asyncio
+from dataclasses import replace
 
+import msgspec
 import pytest
 from hand_client import refused
 from prefill_data.errors import DataPlaneError
+from prefill_data.metering.record import RECORD_VERSION, BilledAttempt
+from prefill_data.metering.segments import SPOOL_FILE
+from prefill_data.metering.spool import Spool
 from prefill_wire.pb import prefill_pb2
 from prefill_wire.sealing import OneTimeKey
 from prefill_wire.status import StatusCode
@@ -183,3 +188,101 @@ async def test_an_attempt_number_is_used_once_even_when_the_answer_is_lost(cloud
     assert (await hand.open()).accept.attempt == 3
     await hand.prompt()
     await hand.claim(await hand.download())
+
+
+async def restarted(cloud):
+    await cloud.stop_gateway()
+    await cloud.start_gateway()
+
+
+async def test_what_is_billed_is_answered_the_same_after_a_restart(cloud, customer):
+    hand = customer()
+    chunks = await hand.through()
+    accept, claimed = hand.accept, await hand.claim(chunks)
+    envelope = await hand.prompt()
+    for again in (False, True):
+        if again:
+            await restarted(cloud)
+        assert (await hand.open()).accept == accept
+        assert await hand.prompt() == envelope
+        assert await hand.claim(chunks) == claimed
+        await hand.cancel()  # changes nothing
+        async with refused(S.IDEMPOTENCY_CONFLICT) as detail:
+            await hand.open(token_count=21)
+        assert accept.request_id in detail.message
+    assert len(cloud.receipts) == 1
+    hand.accept = accept
+    other = customer("bolt", one_time=hand.one_time)  # the twin: another tenant's same key
+    await other.claim(await other.through())
+    assert len(cloud.receipts) == 2
+
+
+async def test_a_billed_request_is_answered_by_a_gateway_that_has_no_worker_left(cloud, customer):
+    hand = customer()
+    await hand.claim(await hand.through())
+    accept = hand.accept
+    cloud.gateway_settings = replace(cloud.gateway_settings, workers=("127.0.0.1:1",))
+    await restarted(cloud)
+    assert (await hand.open()).accept == accept
+    async with refused(S.NO_DATACENTER):  # the twin: what is new needs one
+        await customer(key="new").open()
+
+
+async def test_the_same_key_after_the_lease_is_a_new_request(cloud, customer):
+    hand = customer()
+    await hand.claim(await hand.through())
+    first = hand.accept
+    await restarted(cloud)
+    cloud.clock.advance(1000)
+    cloud.sweep()
+    await hand.open(token_count=20)
+    assert hand.accept.request_id != first.request_id
+    assert len(cloud.parts.book) == 1
+
+
+async def test_what_was_open_at_a_restart_is_another_request_and_its_zombie_is_no_ones(
+    cloud, customer
+):
+    zombie = customer()
+    chunks = await zombie.through()
+    await restarted(cloud)
+    fresh = customer(one_time=zombie.one_time)
+    await fresh.open()
+    assert fresh.accept.request_id != zombie.accept.request_id
+    assert fresh.accept.fencing_epoch > zombie.accept.fencing_epoch
+    async with refused(S.ATTEMPT_NOT_FOUND):
+        await zombie.claim(chunks)
+    await fresh.prompt()
+    await fresh.claim(await fresh.download())
+    assert len(cloud.receipts) == 1
+
+
+async def test_a_record_of_an_older_gateway_is_claimed_and_its_key_is_new(cloud, customer):
+    hand = customer()
+    chunks = await hand.through()
+    claimed = await hand.claim(chunks)
+    await cloud.stop_gateway()
+    folder = cloud.folder / "spool"
+    (record,) = cloud.receipts
+    old = msgspec.msgpack.decode(record)
+    for name in ("idempotency_key", "body_digest", "accept", "envelope"):
+        del old[name]
+    (folder / SPOOL_FILE).unlink()
+    spool = Spool(folder)
+    spool.append_all([msgspec.msgpack.encode({**old, "version": 1})], 0)
+    spool.close()
+    await cloud.start_gateway()
+    assert await hand.claim(chunks) == claimed
+    first = hand.accept
+    await hand.open()
+    assert hand.accept.request_id != first.request_id
+
+
+def test_a_record_of_a_newer_gateway_is_refused():
+    fields = {"request_id": "r", "attempt": 1, "tenant": "t", "key_id": "k", "root": b"",
+              "chunk_count": 1, "sealed_manifest": b"", "receipt": b"", "amount_micros": 1,
+              "expires_at_ms": 1}  # fmt: skip
+    assert BilledAttempt.decode(BilledAttempt(**fields).encode()).version == RECORD_VERSION
+    newer = BilledAttempt(**fields, version=RECORD_VERSION + 1)
+    with pytest.raises(DataPlaneError, match=f"version {RECORD_VERSION + 1}"):
+        BilledAttempt.decode(newer.encode())

@@ -11,8 +11,9 @@ from prefill_data.errors import SettingsError
 from prefill_data.metering import shipper as shipper_module
 from prefill_data.metering.courier import HttpCourier, decode_verdicts, encode_batch
 from prefill_data.metering.record import BilledAttempt
+from prefill_data.metering.segments import SPOOL_FILE
 from prefill_data.metering.shipper import MAX_LINES, BatchRefused, Shipper, Verdict
-from prefill_data.metering.spool import SPOOL_FILE, Spool
+from prefill_data.metering.spool import Spool
 from prefill_data.metering.tail import MARK_FILE, load_mark, read_stretch, save_mark
 from prometheus_client import CollectorRegistry
 
@@ -57,19 +58,17 @@ class Gateway:
     """A spool with records, and the shipper of one run of the process."""
 
     def __init__(self, folder, ledger):
-        self.folder, self.ledger = folder, ledger
-        self.spool = Spool(folder / SPOOL_FILE)
+        self.folder, self.ledger, self.now_ms = folder, ledger, 0
+        self.spool = Spool(folder)
         self.start()
 
     def start(self):
         self.registry = CollectorRegistry()
-        self.shipper = Shipper(
-            self.folder, lambda: self.spool.durable_bytes, self.ledger, self.registry
-        )
+        self.shipper = Shipper(self.spool, self.ledger, self.registry, lambda: self.now_ms)
 
     def bill(self, *attempts):
         for attempt in attempts:
-            self.spool.append(attempt.encode())
+            self.spool.append_all([attempt.encode()], 0)
 
     async def ship_all(self):
         counts = []
@@ -79,7 +78,7 @@ class Gateway:
 
     def restart(self):
         self.spool.close()
-        self.spool = Spool(self.folder / SPOOL_FILE)
+        self.spool = Spool(self.folder)
         self.start()
 
     def shipped(self, fate):
@@ -169,15 +168,16 @@ async def test_the_loop_waits_for_a_control_plane_that_is_away(gateway, monkeypa
 
 
 def test_a_stretch_ends_at_a_record_and_begins_where_the_last_one_ended(tmp_path):
-    spool = Spool(tmp_path / SPOOL_FILE)
+    spool = Spool(tmp_path)
     bodies = [bytes([n]) * 700_000 for n in range(7)]
     for body in bodies:
-        spool.append(body)
+        spool.append_all([body], 0)
     found, at = [], 0
     while at < spool.durable_bytes:
-        stretch = read_stretch(tmp_path / SPOOL_FILE, at, spool.durable_bytes)
-        assert stretch.end_bytes > at
-        found, at = found + list(stretch.records), stretch.end_bytes
+        stretch = read_stretch(tmp_path, at, spool.durable_bytes)
+        assert stretch.frames
+        found += [body for frame in stretch.frames for body in frame.bodies]
+        at += sum(frame.size_bytes for frame in stretch.frames)
     assert found == bodies
     spool.close()
 

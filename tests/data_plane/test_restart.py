@@ -7,7 +7,8 @@ import pytest
 from hand_client import refused
 from prefill_data.errors import DataPlaneError
 from prefill_data.gateway.epoch import EPOCH_FILE, next_epoch
-from prefill_data.metering.spool import SPOOL_FILE, Spool
+from prefill_data.metering.segments import SPOOL_FILE
+from prefill_data.metering.spool import Spool
 from prefill_wire.status import StatusCode
 
 S = StatusCode
@@ -100,11 +101,11 @@ def test_an_epoch_that_cannot_be_made_durable_is_not_used(tmp_path, monkeypatch,
 def test_a_spool_folder_that_cannot_be_opened_is_named(tmp_path):
     (tmp_path / SPOOL_FILE).mkdir()
     with pytest.raises(DataPlaneError, match="cannot be opened"):
-        Spool(tmp_path / SPOOL_FILE)
+        Spool(tmp_path)
 
 
 def test_a_record_that_cannot_be_taken_back_ends_the_spool(tmp_path, monkeypatch):
-    spool = Spool(tmp_path / SPOOL_FILE)
+    spool = Spool(tmp_path)
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -114,11 +115,11 @@ def test_a_record_that_cannot_be_taken_back_ends_the_spool(tmp_path, monkeypatch
         patch.setattr(os, "ftruncate", full)
         for _ in range(2):
             with pytest.raises(DataPlaneError) as caught:
-                spool.append(b"one")
+                spool.append_all([b"one"], 0)
             assert type(caught.value).__name__ == "SpoolLost"
     with pytest.raises(DataPlaneError):
-        spool.append(b"two")
+        spool.append_all([b"two"], 0)
     spool.close()
     records = []
-    Spool(tmp_path / SPOOL_FILE, records.append).close()
+    Spool(tmp_path, lambda place, body: records.append(body) or 0).close()
     assert records == []

@@ -62,7 +62,9 @@ def make_fleet(settings: GatewaySettings, now: Clock) -> Fleet:
 
 def make_parts(settings: GatewaySettings, stop: asyncio.Event, now: Clock) -> GatewayParts:
     """Everything the service stands on; `stop` is set when the process has to end."""
-    spool, leased = open_spool(settings.spool_dir, now())  # first: a folder has one owner
+    book = RequestBook()
+    # First: a folder has one owner.
+    spool = open_spool(settings.spool_dir, book, now(), settings.spool_segment_bytes)
     rules = OpeningRules(
         epoch=next_epoch(settings.spool_dir, now()),
         lease_seconds=settings.lease_seconds,
@@ -71,37 +73,45 @@ def make_parts(settings: GatewaySettings, stop: asyncio.Event, now: Clock) -> Ga
         connections=settings.connections,
     )
     failpoints = Failpoints.parse(settings.failpoints)
-    fleet, book = make_fleet(settings, now), RequestBook()
+    fleet = make_fleet(settings, now)
     metrics = GatewayMetrics()
     billing = Billing(
         failpoints=failpoints,
         metrics=metrics,
         spool_lost=stop.set,
     )
+    claims = Claims(spool, book, billing, now)
     live = go_live(settings, metrics.registry, now)
     return GatewayParts(
         live=live,
         fleet=fleet,
         book=book,
         opener=Opener(
-            fleet, book, rules, now, secrets.token_bytes, keys=live.keys, limiter=live.limiter
+            fleet,
+            book,
+            rules,
+            now,
+            secrets.token_bytes,
+            keys=live.keys,
+            limiter=live.limiter,
+            again=claims.opened,
         ),
         rules=rules,
-        claims=Claims(spool, leased, billing, now),
+        claims=claims,
         metrics=metrics,
-        shipper=make_shipper(settings, spool, metrics),
+        shipper=make_shipper(settings, spool, metrics, now),
     )
 
 
 def make_shipper(
-    settings: GatewaySettings, spool: Spool, metrics: GatewayMetrics
+    settings: GatewaySettings, spool: Spool, metrics: GatewayMetrics, now: Clock
 ) -> Shipper | None:
     """None when there is no control plane to ship receipts to."""
     url = settings.link.control_url
     if not url:
         return None
     courier = HttpCourier(url, settings.fleet_token, settings.tls)
-    return Shipper(settings.spool_dir, lambda: spool.durable_bytes, courier, metrics.registry)
+    return Shipper(spool, courier, metrics.registry, now)
 
 
 async def listen(settings: GatewaySettings, parts: GatewayParts, stack: AsyncExitStack) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +13,18 @@ from prefill_fleet.pb import fleet_pb2
 from prefill_wire.pb import prefill_pb2
 from prefill_wire.receipt import UsageReceipt, verify_receipt
 from prefill_wire.status import StatusCode
+from prometheus_client import Gauge
 
 from prefill_data.errors import DataPlaneError
 from prefill_data.failpoints import Failpoints
+from prefill_data.gateway.billed import Billed
 from prefill_data.gateway.metrics import GatewayMetrics
-from prefill_data.gateway.requests import Admitted, GatewayAttempt
+from prefill_data.gateway.requests import Admitted, GatewayAttempt, RequestBook
+from prefill_data.metering.commits import GroupCommit
 from prefill_data.metering.record import BilledAttempt, amount_micros
-from prefill_data.metering.spool import SPOOL_FILE, Spool, SpoolLost
+from prefill_data.metering.spool import Place, Spool, SpoolLost
 
 log = structlog.get_logger()
-Key = tuple[str, str, int]  # tenant, request, attempt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,32 +40,46 @@ class Claims:
     """Delivered and billed are one event: no manifest leaves before its receipt is on disk."""
 
     def __init__(
-        self,
-        spool: Spool,
-        recalled: Iterable[BilledAttempt],
-        billing: Billing,
-        now_ms: Callable[[], int],
+        self, spool: Spool, book: RequestBook, billing: Billing, now_ms: Callable[[], int]
     ) -> None:
-        """`recalled`: what an earlier run of this gateway billed and may be asked for again."""
-        self._spool, self._billing, self._now_ms = spool, billing, now_ms
-        # One thread: records are appended one at a time, and an fsync holds up no loop.
-        self._disk = ThreadPoolExecutor(1, "spool")
-        self._billed: dict[Key, BilledAttempt] = {_key(billed): billed for billed in recalled}
+        self._spool, self._book = spool, book
+        self._billing, self._now_ms = billing, now_ms
+        self._commits = GroupCommit(spool)
+        Gauge(
+            "prefill_gateway_spool_bytes",
+            "Receipts that are kept: not shipped, or claimable again",
+            registry=billing.metrics.registry,
+        ).set_function(lambda: spool.durable_bytes - spool.oldest_bytes)
 
-    def billed(self, tenant: str, asked: prefill_pb2.ClaimRequest) -> BilledAttempt | None:
-        """What this claim was answered before, perhaps by a run of this gateway that died."""
-        billed = self._billed.get((tenant, asked.request_id, asked.attempt))
-        if billed is None:
-            return None
+    async def answer(
+        self, found: GatewayAttempt | Billed, asked: prefill_pb2.ClaimRequest
+    ) -> BilledAttempt:
+        """Bill what is not billed; else what this claim was answered before, perhaps by a run of
+        this gateway that died."""
+        if isinstance(found, GatewayAttempt):
+            return await self._claim(found, asked)
+        billed = await self.record(found)
         if (asked.root, asked.chunk_count) != (billed.root, billed.chunk_count):
             raise _mismatch(asked)
-        if self._now_ms() >= billed.expires_at_ms:
-            raise DataPlaneError(
-                StatusCode.LEASE_EXPIRED, f"the lease of {asked.request_id} is over"
-            )
         return billed
 
-    async def claim(
+    async def record(self, found: Billed) -> BilledAttempt:
+        """What is durable of an attempt, read from disk; LEASE_EXPIRED when its lease is over."""
+        if self._now_ms() >= found.expires_at_ms:
+            raise DataPlaneError(
+                StatusCode.LEASE_EXPIRED, f"the lease of {found.request_id} is over"
+            )
+        return BilledAttempt.decode(await asyncio.to_thread(self._spool.read, found.place))
+
+    async def opened(self, found: Billed) -> prefill_pb2.Accept:
+        """The answer to the Open of a billed attempt."""
+        return prefill_pb2.Accept.FromString((await self.record(found)).accept)
+
+    async def prompted(self, found: Billed) -> prefill_pb2.KeyEnvelope:
+        """The answer to the Prompt of a billed attempt."""
+        return prefill_pb2.KeyEnvelope.FromString((await self.record(found)).envelope)
+
+    async def _claim(
         self, attempt: GatewayAttempt, asked: prefill_pb2.ClaimRequest
     ) -> BilledAttempt:
         """Bill once; whoever claims the same attempt at the same time gets the same answer."""
@@ -94,9 +110,9 @@ class Claims:
         return task
 
     async def _make_durable(self, attempt: GatewayAttempt, billed: BilledAttempt) -> BilledAttempt:
-        loop, billing = asyncio.get_running_loop(), self._billing
+        billing = self._billing
         try:
-            await loop.run_in_executor(self._disk, self._spool.append, billed.encode())
+            place = await self._commits.append(billed.encode(), billed.expires_at_ms)
         except SpoolLost:
             billing.spool_lost()
             raise
@@ -104,7 +120,7 @@ class Claims:
             attempt.billing = None  # nothing is on disk: the claim may come again
             raise
         billing.failpoints.hit("gateway.claim.after_durable")
-        self._billed[_key(billed)] = billed
+        self._book.bill(entry_of(billed, place))
         billing.metrics.receipts.inc()
         billing.metrics.tokens.inc(attempt.admitted.token_count)
         log.info("billed", tenant=billed.tenant, amount_micros=billed.amount_micros,
@@ -126,7 +142,8 @@ class Claims:
     def _bill(
         self, attempt: GatewayAttempt, finished: fleet_pb2.RunFinished, receipt: UsageReceipt
     ) -> BilledAttempt:
-        admitted = attempt.admitted
+        admitted, request = attempt.admitted, self._book.request_of(attempt.admitted)
+        envelope = attempt.envelope
         return BilledAttempt(
             request_id=admitted.request_id,
             attempt=admitted.attempt,
@@ -141,29 +158,40 @@ class Claims:
             ),
             expires_at_ms=admitted.expires_at_ms,
             certificate=attempt.accept.worker_certificate,
+            idempotency_key=request.idempotency_key if request is not None else "",
+            body_digest=request.body_digest if request is not None else b"",
+            accept=attempt.accept.SerializeToString(),
+            envelope=envelope.SerializeToString() if envelope is not None else b"",
         )
-
-    def expire(self, now_ms: int) -> None:
-        """Forget manifests whose lease is over; their receipts stay in the spool."""
-        live = {k: b for k, b in self._billed.items() if now_ms < b.expires_at_ms}
-        self._billed = live
 
     def close(self) -> None:
         """Finish what is being written."""
-        self._disk.shutdown()
-        self._spool.close()
+        self._commits.close()
 
 
-def open_spool(folder: Path, now_ms: int) -> tuple[Spool, list[BilledAttempt]]:
-    """The folder's spool, and those of its records whose lease still runs; others are not kept."""
-    leased: list[BilledAttempt] = []
+def open_spool(folder: Path, book: RequestBook, now_ms: int, segment_bytes: int) -> Spool:
+    """The folder's spool; those of its records whose lease still runs are in the book again."""
 
-    def recall(body: bytes) -> None:
+    def recall(place: Place, body: bytes) -> int:
         billed = BilledAttempt.decode(body)
         if now_ms < billed.expires_at_ms:
-            leased.append(billed)
+            book.bill(entry_of(billed, place))
+        return billed.expires_at_ms
 
-    return Spool(folder / SPOOL_FILE, recall), leased
+    return Spool(folder, recall, segment_bytes)
+
+
+def entry_of(billed: BilledAttempt, place: Place) -> Billed:
+    """What stays in memory of a record."""
+    return Billed(
+        tenant=sys.intern(billed.tenant),
+        request_id=billed.request_id,
+        attempt=billed.attempt,
+        idempotency_key=billed.idempotency_key,
+        body_digest=billed.body_digest,
+        expires_at_ms=billed.expires_at_ms,
+        place=place,
+    )
 
 
 def check_receipt(receipt: UsageReceipt, admitted: Admitted, root: bytes) -> None:
@@ -201,10 +229,6 @@ def _heard(task: asyncio.Task[BilledAttempt]) -> None:
     error = None if task.cancelled() else task.exception()
     if error is not None:
         log.error("claim failed", reason=str(error))
-
-
-def _key(billed: BilledAttempt) -> Key:
-    return billed.tenant, billed.request_id, billed.attempt
 
 
 def _mismatch(asked: prefill_pb2.ClaimRequest) -> DataPlaneError:

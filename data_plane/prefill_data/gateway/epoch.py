@@ -6,7 +6,7 @@ from pathlib import Path
 from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
-from prefill_data.metering.spool import sync_folder
+from prefill_data.metering.segments import sync_folder
 
 EPOCH_FILE = "epoch"
 

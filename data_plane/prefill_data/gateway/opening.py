@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -20,6 +20,7 @@ from prefill_wire.pb import prefill_pb2
 from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
+from prefill_data.gateway.billed import Billed
 from prefill_data.gateway.callers import KeySource
 from prefill_data.gateway.fleet import Fleet, WorkerLink
 from prefill_data.gateway.keys import ApiKey
@@ -65,9 +66,11 @@ class Opener:
         *,
         keys: KeySource,
         limiter: Limiter,
+        again: Callable[[Billed], Awaitable[prefill_pb2.Accept]],
     ) -> None:
+        """`again` answers the Open of what is billed: what it answered before."""
         self._fleet, self._book, self._rules = fleet, book, rules
-        self._keys, self._limiter = keys, limiter
+        self._keys, self._limiter, self._again = keys, limiter, again
         self._now_ms, self._random = now_ms, random
         self._releases = Releases()
 
@@ -80,6 +83,10 @@ class Opener:
     ) -> tuple[str, prefill_pb2.OpenResponse]:
         """The request's id, `fresh_id` unless it was opened before, and the outcome."""
         check_open(asked)
+        digest = body_digest(asked)
+        known = self._book.same(key.tenant, asked.idempotency_key, digest)
+        if isinstance(known, Billed):  # whoever serves it now, and whatever it would cost today
+            return known.request_id, prefill_pb2.OpenResponse(accept=await self._again(known))
         terms = self._keys.terms(key)
         rates_of(terms, asked.model.name, self._now_ms())
         if asked.local_prefix_tokens >= asked.token_count - 1:
@@ -91,34 +98,35 @@ class Opener:
         if place.name != self._fleet.datacenter:
             redirect = prefill_pb2.Redirect(datacenter=place.name, endpoint=place.endpoint)
             return fresh_id, prefill_pb2.OpenResponse(redirect=redirect)
-        attempt = await self._attempt(key, asked, fresh_id)
-        return attempt.admitted.request_id, prefill_pb2.OpenResponse(accept=attempt.accept)
+        accept = await self._accept_for(
+            key, asked, Request(fresh_id, key.tenant, asked.idempotency_key, digest)
+        )
+        return accept.request_id, prefill_pb2.OpenResponse(accept=accept)
 
     async def settle(self) -> None:
         """Wait for the releases under way."""
         await self._releases.settle()
 
-    async def _attempt(
-        self, key: ApiKey, asked: prefill_pb2.OpenRequest, fresh_id: str
-    ) -> GatewayAttempt:
-        """The living attempt of this request, made when there is none."""
+    async def _accept_for(
+        self, key: ApiKey, asked: prefill_pb2.OpenRequest, fresh: Request
+    ) -> prefill_pb2.Accept:
+        """Of the living or billed attempt of this request; one is made when there is none."""
         while True:
-            request = self._request(key, asked, fresh_id)
+            request = self._known(fresh)
+            if isinstance(request, Billed):
+                return await self._again(request)
             async with request.opening:
                 if not self._book.holds(request):
-                    continue  # another Open of it failed meanwhile, and took the request along
+                    continue  # billed, or another Open of it failed and took the request along
                 if request.current is not None and not request.dead:
-                    return request.current
-                return await self._admit(key, asked, request)
+                    return request.current.accept
+                return (await self._admit(key, asked, request)).accept
 
-    def _request(self, key: ApiKey, asked: prefill_pb2.OpenRequest, fresh_id: str) -> Request:
-        digest = body_digest(asked)
-        known = self._book.same(key.tenant, asked.idempotency_key, digest)
-        if known is not None:
-            return known
-        request = Request(fresh_id, key.tenant, asked.idempotency_key, digest)
-        self._book.add(request)
-        return request
+    def _known(self, fresh: Request) -> Request | Billed:
+        known = self._book.same(fresh.tenant, fresh.idempotency_key, fresh.body_digest)
+        if known is None:
+            self._book.add(fresh)
+        return known or fresh
 
     async def _admit(
         self, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request

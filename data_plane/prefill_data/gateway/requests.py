@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from prefill_fleet.pb import fleet_pb2
@@ -13,11 +13,14 @@ from prefill_wire.pb import prefill_pb2
 from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
+from prefill_data.gateway.billed import Billed, BilledIndex
 from prefill_data.gateway.fleet import WorkerLink
 from prefill_data.metering.record import BilledAttempt
 
 MAX_OPEN_PER_TENANT = 256
-MAX_HELD_PER_TENANT = 4096  # with those that ended and may be asked for again
+MAX_UNBILLED_PER_TENANT = 1024  # with those that died
+MAX_HELD_PER_TENANT = 16_384  # with those that are billed and may be asked for again, 0.7 KiB each
+MAX_HELD = 131_072  # of all tenants: some 100 MiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,11 @@ class GatewayAttempt:
     death: DataPlaneError | None = None
     billing: asyncio.Task[BilledAttempt] | None = None
 
+    @property
+    def attempt(self) -> int:
+        """Its number."""
+        return self.admitted.attempt
+
     def fail(self, error: DataPlaneError) -> None:
         """End the attempt without a state, once; what is billed stays billed."""
         if self.death is not None or self.billing is not None:
@@ -72,7 +80,7 @@ class GatewayAttempt:
 
 @dataclass(slots=True)
 class Request:
-    """One request of one tenant, whatever became of its attempts; `opening` serialises them.
+    """One request of one tenant until it is billed; `opening` serialises its attempts.
 
     `attempts` is the highest number given to any, also to one that no worker took.
     """
@@ -102,13 +110,18 @@ class RequestBook:
     def __init__(self) -> None:
         self._tenants: dict[str, dict[str, Request]] = {}
         self._by_key: dict[tuple[str, str], Request] = {}
+        self._billed = BilledIndex()
 
     def __len__(self) -> int:
-        return len(self._by_key)
+        return len(self._by_key) + len(self._billed)
 
-    def same(self, tenant: str, idempotency_key: str, body_digest: bytes) -> Request | None:
+    def same(
+        self, tenant: str, idempotency_key: str, body_digest: bytes
+    ) -> Request | Billed | None:
         """The request that this key opened before; IDEMPOTENCY_CONFLICT for another body."""
-        request = self._by_key.get((tenant, idempotency_key))
+        request = self._by_key.get((tenant, idempotency_key)) or self._billed.opened(
+            tenant, idempotency_key
+        )
         if request is not None and request.body_digest != body_digest:
             raise DataPlaneError(
                 StatusCode.IDEMPOTENCY_CONFLICT,
@@ -117,12 +130,12 @@ class RequestBook:
         return request
 
     def holds(self, request: Request) -> bool:
-        """Whether it is still here."""
+        """Whether it is still here, and not billed."""
         return self._by_key.get((request.tenant, request.idempotency_key)) is request
 
     def add(self, request: Request) -> None:
-        """Keep a new request; CAPACITY_EXHAUSTED when its tenant has too many open."""
-        held = self._tenants.setdefault(request.tenant, {})
+        """Keep a new request; CAPACITY_EXHAUSTED when its tenant, or all, have too many."""
+        held = self._tenants.get(request.tenant, {})
         open_now = sum(1 for each in held.values() if each.open)
         if open_now >= MAX_OPEN_PER_TENANT:
             raise DataPlaneError(
@@ -131,37 +144,53 @@ class RequestBook:
                 "claim or cancel some, then try again",
                 retry_after_ms=1000,
             )
-        if len(held) >= MAX_HELD_PER_TENANT:
-            self._make_room(held)
-        held[request.request_id] = request
+        of_tenant = len(held) + self._billed.count(request.tenant)
+        if of_tenant >= MAX_HELD_PER_TENANT or len(held) >= MAX_UNBILLED_PER_TENANT:
+            self._make_room(held, of_tenant, MAX_HELD_PER_TENANT)
+        if len(self) >= MAX_HELD:
+            self._make_room(held, len(self), MAX_HELD)
+        self._tenants.setdefault(request.tenant, {})[request.request_id] = request
         self._by_key[request.tenant, request.idempotency_key] = request
 
-    def _make_room(self, held: dict[str, Request]) -> None:
+    def _make_room(self, held: Mapping[str, Request], count: int, limit: int) -> None:
         """Forget the oldest that died: what was billed is kept, or it would be billed again."""
         dead = next((each for each in held.values() if each.dead), None)
         if dead is None:
             raise DataPlaneError(
                 StatusCode.CAPACITY_EXHAUSTED,
-                f"{len(held)} requests whose lease still runs, the limit is {MAX_HELD_PER_TENANT}",
+                f"{count} requests whose lease still runs, the limit is {limit}",
                 "send fewer requests, or open them with shorter deadlines",
                 retry_after_ms=10_000,
             )
         self.forget(dead)
 
-    def find(self, tenant: str, request_id: str, number: int) -> GatewayAttempt:
+    def find(self, tenant: str, request_id: str, number: int) -> GatewayAttempt | Billed:
         """The current attempt; ATTEMPT_NOT_FOUND, or ATTEMPT_FENCED for an earlier number."""
         request = self._tenants.get(tenant, {}).get(request_id)
         current = request.current if request is not None else None
-        if current is None or not 1 <= number <= current.admitted.attempt:
+        found = current or self._billed.find(tenant, request_id)
+        last = found.attempt if found is not None else 0
+        if found is None or not 1 <= number <= last:
             raise DataPlaneError(
                 StatusCode.ATTEMPT_NOT_FOUND, f"attempt {number} of {request_id[:40]!r} is unknown"
             )
-        if number != current.admitted.attempt:
+        if number != last:
             raise DataPlaneError(
                 StatusCode.ATTEMPT_FENCED,
-                f"attempt {number} of {request_id} was replaced by {current.admitted.attempt}",
+                f"attempt {number} of {request_id} was replaced by {last}",
             )
-        return current
+        return found
+
+    def request_of(self, admitted: Admitted) -> Request | None:
+        """The request of an attempt that is not billed yet."""
+        return self._tenants.get(admitted.tenant, {}).get(admitted.request_id)
+
+    def bill(self, billed: Billed) -> None:
+        """What is durable is asked of the spool from here on; also what an earlier run billed."""
+        request = self._tenants.get(billed.tenant, {}).get(billed.request_id)
+        if request is not None:
+            self.forget(request)
+        self._billed.add(billed)
 
     def forget(self, request: Request) -> None:
         """Drop a request."""
@@ -173,6 +202,7 @@ class RequestBook:
 
     def expire(self, now_ms: int) -> None:
         """End attempts beyond their deadline, drop requests beyond their lease."""
+        self._billed.expire(now_ms)
         for request in list(self._by_key.values()):
             attempt = request.current
             if attempt is None or request.opening.locked():

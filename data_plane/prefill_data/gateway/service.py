@@ -12,6 +12,7 @@ from prefill_wire.pb import prefill_pb2, prefill_pb2_grpc
 from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
+from prefill_data.gateway.billed import Billed
 from prefill_data.gateway.callers import peer_address
 from prefill_data.gateway.claims import Claims
 from prefill_data.gateway.fleet import Fleet
@@ -44,7 +45,6 @@ class GatewayParts:
     def end_overdue(self, now_ms: int) -> None:
         """End what is beyond its deadline or lease; Unix milliseconds."""
         self.book.expire(now_ms)
-        self.claims.expire(now_ms)
 
 
 class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
@@ -77,7 +77,10 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
             first = await _first_part(request_iterator)
             call.request_id = first.request_id
             attempt = self._find(key, first.request_id, first.attempt)
-            envelope = await relay_prompt(attempt, first.token_ids, request_iterator)
+            if isinstance(attempt, Billed):
+                envelope = await self._parts.claims.prompted(attempt)
+            else:
+                envelope = await relay_prompt(attempt, first.token_ids, request_iterator)
         return prefill_pb2.PromptResponse(envelope=envelope)
 
     async def Claim(  # noqa: N802
@@ -86,10 +89,8 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         """Durable receipt, then the manifest; again and again the same."""
         async with self._guard.call(context, "claim", request.request_id):
             key, parts = self._key(context), self._parts
-            billed = parts.claims.billed(key.tenant, request)
-            if billed is None:
-                attempt = self._find(key, request.request_id, request.attempt)
-                billed = await parts.claims.claim(attempt, request)
+            attempt = self._find(key, request.request_id, request.attempt)
+            billed = await parts.claims.answer(attempt, request)
         return prefill_pb2.ClaimResponse(
             sealed_manifest=billed.sealed_manifest,
             receipt=billed.receipt,
@@ -102,7 +103,8 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         """End an attempt; what was billed stays billed."""
         async with self._guard.call(context, "cancel", request.request_id):
             attempt = self._find(self._key(context), request.request_id, request.attempt)
-            attempt.fail(DataPlaneError(StatusCode.CANCELLED, "cancelled by its caller"))
+            if isinstance(attempt, GatewayAttempt):
+                attempt.fail(DataPlaneError(StatusCode.CANCELLED, "cancelled by its caller"))
         return prefill_pb2.CancelResponse()
 
     async def ListModels(  # noqa: N802
@@ -133,7 +135,7 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         metadata = context.invocation_metadata() or ()
         return self._parts.live.keys.check(metadata, peer_address(context.peer()))
 
-    def _find(self, key: ApiKey, request_id: str, attempt: int) -> GatewayAttempt:
+    def _find(self, key: ApiKey, request_id: str, attempt: int) -> GatewayAttempt | Billed:
         return self._parts.book.find(key.tenant, request_id, attempt)
 
 

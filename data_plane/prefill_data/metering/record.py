@@ -1,4 +1,4 @@
-"""One billed attempt as the spool keeps it: enough to release its manifest again after a crash."""
+"""One billed attempt as the spool keeps it: enough to give every answer of it after a crash."""
 
 from __future__ import annotations
 
@@ -8,11 +8,17 @@ from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
 
+RECORD_VERSION = 2  # 1 had nothing by which an Open could be answered again
+
 
 class BilledAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A durable claim; `expires_at_ms` (Unix) ends the time in which it is answered again."""
+    """A durable claim; `expires_at_ms` (Unix) ends the time in which it is answered again.
 
-    version: int = 1
+    accept, envelope: the serialized answers to Open and Prompt. `body_digest` is of the Open that
+    came with the idempotency key.
+    """
+
+    version: int = RECORD_VERSION
     request_id: str
     attempt: int
     tenant: str
@@ -24,6 +30,10 @@ class BilledAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     amount_micros: int
     expires_at_ms: int
     certificate: bytes = b""
+    idempotency_key: str = ""
+    body_digest: bytes = b""
+    accept: bytes = b""
+    envelope: bytes = b""
 
     def encode(self) -> bytes:
         """As one spool record."""
@@ -33,13 +43,20 @@ class BilledAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def decode(cls, data: bytes) -> BilledAttempt:
         """The attempt of a record; INTERNAL for a record of another form."""
         try:
-            return msgspec.msgpack.decode(data, type=cls)
+            found = msgspec.msgpack.decode(data, type=cls)
         except msgspec.DecodeError as error:
-            raise DataPlaneError(
-                StatusCode.INTERNAL,
-                f"a receipt record of {len(data)} bytes cannot be read: {error}",
-                "run the version of the gateway that wrote it",
-            ) from None
+            raise _unreadable(data, str(error)) from None
+        if not 1 <= found.version <= RECORD_VERSION:
+            raise _unreadable(data, f"it has version {found.version}")
+        return found
+
+
+def _unreadable(data: bytes, why: str) -> DataPlaneError:
+    return DataPlaneError(
+        StatusCode.INTERNAL,
+        f"a receipt record of {len(data)} bytes cannot be read: {why}",
+        "run the version of the gateway that wrote it",
+    )
 
 
 def amount_micros(tokens: int, cached_tokens: int, rates: Rates) -> int:

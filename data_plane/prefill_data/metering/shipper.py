@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -13,9 +12,17 @@ from prefill_wire.limits import MAX_RECEIPT_BYTES
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from prefill_data.errors import DataPlaneError
+from prefill_data.metering.frames import Frame
 from prefill_data.metering.record import BilledAttempt
-from prefill_data.metering.spool import RECORD_OVERHEAD_BYTES, SPOOL_FILE
-from prefill_data.metering.tail import Stretch, load_mark, read_stretch, save_mark
+from prefill_data.metering.spool import Spool
+from prefill_data.metering.tail import (
+    Damage,
+    Stretch,
+    read_stretch,
+    save_mark,
+    set_aside,
+    settle_mark,
+)
 
 log = structlog.get_logger()
 MAX_LINES = 64
@@ -45,39 +52,101 @@ class Courier(Protocol):
 
 
 class Shipper:
-    """One gateway's; it alone moves the mark. Receipts that are refused stay in the spool."""
+    """One gateway's; it alone moves the mark, and has the spool delete what lies below it.
+
+    Receipts that are refused are logged and counted. What has become unreadable is set aside: it
+    holds up nothing behind it.
+    """
 
     def __init__(
         self,
-        folder: Path,
-        durable_bytes: Callable[[], int],
+        spool: Spool,
         courier: Courier,
         registry: CollectorRegistry,
+        now_ms: Callable[[], int],
     ) -> None:
-        self._folder, self._durable_bytes, self._courier = folder, durable_bytes, courier
-        self._mark_bytes = load_mark(folder)
+        self._spool, self._courier, self._now_ms = spool, courier, now_ms
+        self._mark_bytes: int | None = None  # until it was held to the spool
         self._shipped = Counter(
             "prefill_gateway_receipts_shipped", "Verdicts by fate", ["fate"], registry=registry
         )
+        self._damaged = Counter(
+            "prefill_gateway_spool_damaged",
+            "Stretches of the spool that were set aside, unreadable",
+            registry=registry,
+        )
         Gauge(
             "prefill_gateway_receipts_unshipped_bytes", "Spool beyond the mark", registry=registry
-        ).set_function(lambda: max(0, durable_bytes() - self._mark_bytes))
+        ).set_function(self._unshipped_bytes)
+
+    def _unshipped_bytes(self) -> int:
+        mark = self._spool.oldest_bytes if self._mark_bytes is None else self._mark_bytes
+        return max(0, self._spool.durable_bytes - mark)
 
     async def ship(self) -> int:
-        """Bring one batch; how many records it had (0: nothing is left)."""
-        durable = self._durable_bytes()
-        if self._mark_bytes == durable:
+        """Bring one batch; how many records it had, or 1 for damage (0: nothing is left)."""
+        spool = self._spool
+        if self._mark_bytes is None:
+            self._mark_bytes = await asyncio.to_thread(
+                settle_mark, spool.folder, spool.durable_bytes
+            )
+        durable_bytes = spool.durable_bytes
+        if self._mark_bytes == durable_bytes:
+            await asyncio.to_thread(spool.retire, durable_bytes, self._now_ms())  # leases end
             return 0
-        path = self._folder / SPOOL_FILE
-        stretch = await asyncio.to_thread(read_stretch, path, self._mark_bytes, durable)
-        batch, end_bytes = _first_of(stretch)
+        found = await asyncio.to_thread(read_stretch, spool.folder, self._mark_bytes, durable_bytes)
+        if isinstance(found, Damage):
+            await self._set_aside(found)
+            return 1
+        batch, end_bytes = self._first_of(found)
         for verdict in await self._verdicts(batch):
             self._shipped.labels(fate=verdict.fate).inc()
             if verdict.fate == "refused":
                 log.error("receipt refused", receipt_id=verdict.receipt_id, reason=verdict.reason)
-        await asyncio.to_thread(save_mark, self._folder, end_bytes)
+        await asyncio.to_thread(self._move_mark, end_bytes)
+        return max(1, len(batch))
+
+    def _first_of(self, stretch: Stretch) -> tuple[list[BilledAttempt], int]:
+        """As many frames as one batch takes, at least one, and where the next one begins."""
+        batch: list[BilledAttempt] = []
+        size_bytes, end_bytes = 0, stretch.start_bytes
+        for frame in stretch.frames:
+            records = self._readable(frame, end_bytes)
+            size_bytes += sum(len(each.receipt) + len(each.certificate) for each in records)
+            if batch and (size_bytes > BATCH_BYTES or len(batch) + len(records) > MAX_LINES):
+                break
+            batch += records
+            end_bytes += frame.size_bytes
+        return batch, end_bytes
+
+    def _readable(self, frame: Frame, at_bytes: int) -> list[BilledAttempt]:
+        """A record of a form that is not known here stays in the spool and holds up no other."""
+        found = []
+        for body in frame.bodies:
+            try:
+                found.append(BilledAttempt.decode(body))
+            except DataPlaneError as error:
+                self._shipped.labels(fate="refused").inc()
+                log.error("receipt refused", at_bytes=at_bytes, reason=error.message)
+        return found
+
+    async def _set_aside(self, damage: Damage) -> None:
+        await asyncio.to_thread(set_aside, self._spool.folder, damage)
+        error = damage.error()
+        self._damaged.inc()
+        log.error("spool damaged", reason=error.message, file=str(damage.path),
+                  at_bytes=damage.at_bytes, size_bytes=len(damage.data),
+                  remedy=error.remedy)  # fmt: skip
+        await asyncio.to_thread(self._move_mark, damage.end_bytes)
+
+    def _move_mark(self, end_bytes: int) -> None:
+        """What was acknowledged is not sent again, saved or not: then its segments may go, which
+        is what a full disk needs."""
         self._mark_bytes = end_bytes
-        return len(batch)
+        try:
+            save_mark(self._spool.folder, end_bytes)
+        finally:
+            self._spool.retire(end_bytes, self._now_ms())
 
     async def run(self) -> None:
         """Ship for as long as the process runs; a control plane that is away is waited for."""
@@ -115,18 +184,3 @@ class Shipper:
 
 def _fits(billed: BilledAttempt) -> bool:
     return 0 < len(billed.receipt) <= MAX_RECEIPT_BYTES and len(billed.certificate) > 0
-
-
-def _first_of(stretch: Stretch) -> tuple[list[BilledAttempt], int]:
-    """As many records as one batch takes, and where the next one begins."""
-    batch: list[BilledAttempt] = []
-    size_bytes, end_bytes = 0, stretch.end_bytes - sum(map(len, stretch.records))
-    end_bytes -= RECORD_OVERHEAD_BYTES * len(stretch.records)
-    for body in stretch.records[:MAX_LINES]:
-        billed = BilledAttempt.decode(body)
-        size_bytes += len(billed.receipt) + len(billed.certificate)
-        if batch and size_bytes > BATCH_BYTES:
-            break
-        batch.append(billed)
-        end_bytes += RECORD_OVERHEAD_BYTES + len(body)
-    return batch, end_bytes
