@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,14 @@ class Address:
     def loopback(self) -> bool:
         """Whether nobody but this machine can reach it."""
         return is_loopback(self.host)
+
+    @property
+    def concrete(self) -> bool:
+        """Whether others can be told it: one host and one port."""
+        try:
+            return self.port > 0 and not ipaddress.ip_address(self.host).is_unspecified
+        except ValueError:
+            return self.port > 0
 
     def text(self, port: int | None = None) -> str:
         """host:port, brackets around an IPv6 host."""
@@ -218,11 +227,15 @@ class WorkerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
-    """Everything a gateway is told; `price` is of a million tokens that no cache holds."""
+    """Everything a gateway is told; `price` is of a million tokens that no cache holds.
+
+    `advertised`: where SDKs and others reach it, which its heartbeats tell.
+    """
 
     gateway_id: str
     datacenter: str
     listen: Address
+    advertised: str = ""
     metrics_listen: Address
     workers: tuple[str, ...]
     peers: tuple[Peer, ...]
@@ -250,6 +263,7 @@ class GatewaySettings:
             gateway_id=env.text("PREFILL_GATEWAY_ID"),
             datacenter=env.text("PREFILL_DATACENTER"),
             listen=listen,
+            advertised=_advertised(env, listen, told=bool(link.redis_url and link.seed)),
             metrics_listen=env.address("PREFILL_METRICS_LISTEN", "127.0.0.1:0"),
             workers=tuple(w for w in env.text("PREFILL_WORKERS").split(",") if w),
             peers=tuple(_peer(name, value) for name, value in env.pairs("PREFILL_PEERS")),
@@ -269,6 +283,23 @@ class GatewaySettings:
             spool_segment_bytes=env.number("PREFILL_SPOOL_SEGMENT_BYTES", 64 * MIB, 1),
             link=link,
         )
+
+
+def _advertised(env: Environment, listen: Address, *, told: bool) -> str:
+    """Where others reach a gateway: as it is told, or where it listens when that is one place."""
+    name = "PREFILL_ADVERTISED_ENDPOINT"
+    if given := env.text(name, ""):
+        if not env.address(name).concrete:
+            raise SettingsError(
+                f"{name}={given!r} is no place that others reach", f"correct {name}"
+            )
+        return given
+    if told and not listen.concrete:
+        raise SettingsError(
+            f"PREFILL_LISTEN={listen.text()} tells others no place to reach this gateway",
+            f"set {name} to the host:port that SDKs use",
+        )
+    return listen.text() if listen.concrete else ""
 
 
 def _peer(name: str, value: str) -> Peer:

@@ -39,6 +39,7 @@ def test_a_gateway_with_a_redis_needs_no_key_file(gateway, files):
     del gateway["PREFILL_KEY_FILE"]
     found = GatewaySettings.read({
         **gateway,
+        "PREFILL_LISTEN": "127.0.0.1:7070",
         "PREFILL_REDIS_URL_FILE": files("url", b"redis://gateway:secret@127.0.0.1:1/0\n"),
         "PREFILL_API_KEY_PEPPER_FILE": files("pepper", pepper),
         "PREFILL_GATEWAYS": "3",
@@ -46,7 +47,7 @@ def test_a_gateway_with_a_redis_needs_no_key_file(gateway, files):
         "PREFILL_GATEWAY_KEY_FILE": files("seed", b"s" * 32),
         "PREFILL_GATEWAY_CERTIFICATE_FILE": files("certificate", b"c"),
     })  # fmt: skip
-    assert found.key_file is None
+    assert (found.key_file, found.advertised) == (None, "127.0.0.1:7070")
     assert found.link == ControlLink(
         redis_url="redis://gateway:secret@127.0.0.1:1/0", api_key_pepper=pepper, gateways=3,
         control_url="http://127.0.0.1:7080", seed=b"s" * 32, certificate=b"c",
@@ -70,6 +71,39 @@ def test_a_gateway_with_a_redis_needs_no_key_file(gateway, files):
 def test_what_is_wrong_is_named(gateway, name, value):
     with pytest.raises(SettingsError, match=name):
         GatewaySettings.read({**gateway, name: value})
+
+
+@pytest.fixture
+def telling(gateway, files):
+    """A gateway that tells others about itself."""
+    return {
+        **gateway,
+        "PREFILL_REDIS_URL_FILE": files("url", b"redis://127.0.0.1:1/0"),
+        "PREFILL_GATEWAY_KEY_FILE": files("seed", b"s" * 32),
+        "PREFILL_TLS_CERTIFICATE_FILE": files("pem", b""),
+        "PREFILL_TLS_KEY_FILE": files("key", b""),
+        "PREFILL_TLS_AUTHORITY_FILE": files("ca", b""),
+    }
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:7070", "[::]:7070", "10.0.0.1:0"])
+def test_a_gateway_that_listens_everywhere_has_to_say_where_it_is(telling, listen):
+    everywhere = {**telling, "PREFILL_LISTEN": listen}
+    with pytest.raises(SettingsError, match="no place") as refused:
+        GatewaySettings.read(everywhere)
+    assert "PREFILL_ADVERTISED_ENDPOINT" in refused.value.remedy
+    named = {**everywhere, "PREFILL_ADVERTISED_ENDPOINT": "gateway.example:443"}
+    assert GatewaySettings.read(named).advertised == "gateway.example:443"
+
+
+@pytest.mark.parametrize("advertised", ["0.0.0.0:7070", "gateway.example:0", "gateway.example"])
+def test_what_is_advertised_can_be_reached(telling, advertised):
+    with pytest.raises(SettingsError, match="PREFILL_ADVERTISED_ENDPOINT"):
+        GatewaySettings.read({**telling, "PREFILL_ADVERTISED_ENDPOINT": advertised})
+
+
+def test_a_gateway_that_tells_nobody_may_listen_on_any_port(gateway):
+    assert GatewaySettings.read(gateway).advertised == ""
 
 
 def test_a_gateway_with_neither_redis_nor_key_file_is_told_so(gateway):

@@ -31,7 +31,7 @@ def gateway_heartbeat(
         version=installed_version(),
         at_ms=now_ms,
         started_at_ms=started_at_ms,
-        endpoint=settings.listen.text(),
+        endpoint=settings.advertised,
         live_workers=len(live),
         requests_held=len(parts.book),
         snapshot_version=feed.state.version if feed is not None else 0,
