@@ -12,19 +12,20 @@ from prefill_kernels.pack import (
     ElementType,
     PackError,
     codec,
-    int8,
+    fast,
     lossy_names,
     max_payload_bytes,
     names,
 )
 from prefill_kernels.pack.fp8 import fp8_decode, fp8_encode
-from prefill_kernels.pack.lossy import hadamard
+from prefill_kernels.pack.hadamard import norm, walsh
 from prefill_kernels.pack.rows import from_bf16, to_bf16
 
 KV = (512, 576)  # rows of the released model: latent of 512, k_pe of 64
 STATE = (4, 128, 128)
 RATIOS = {  # (bf16 cache rows, fp32 state)
     "bf16": (1.0, 2.0),
+    "int12-zstd": (1.95, 3.85),
     "int8-row": (1.98, 3.93),
     "fp8-row": (1.98, 3.93),
     "hadamard-int8": (1.87, 3.93),
@@ -98,22 +99,31 @@ def test_more_bits_and_transforms_make_smaller_errors():
     block[0, 3] *= 30  # a row and a column of outliers, as states have
     block[0, :, 5] *= 30
     errors = {name: relative(name, block) for name in lossy_names()}
-    assert errors["bf16"] < errors["hadamard-int8"] < errors["int8-row"] < errors["hadamard-int4"]
+    finest_first = ["bf16", "int12-zstd", "hadamard-int8", "int8-row", "hadamard-int4"]
+    assert sorted(finest_first, key=errors.__getitem__) == finest_first
 
 
+SHAPES = [(1,), (7, 33), (64, 576), (3, 5, 128), (1000, 3), (2, 16, 64), (3, 64, 64), (2, 256, 32)]
+
+
+def off(monkeypatch):
+    monkeypatch.setattr(fast, "native", lambda: Native(None, "switched off by a test"))
+
+
+@pytest.mark.parametrize("name", [*names(), *lossy_names()])
 @pytest.mark.parametrize("element", list(ElementType))
-@pytest.mark.parametrize("shape", [(1,), (7, 33), (64, 576), (3, 5, 128), (1000, 3)])
-def test_native_int8_is_the_reference_to_the_bit(monkeypatch, shape, element):
+@pytest.mark.parametrize("shape", SHAPES)
+def test_native_forms_are_the_reference_to_the_bit(monkeypatch, shape, element, name):
     if native().library is None:
         pytest.skip(f"no native kernels: {native().reason}")
     block = block_of(shape, element, spread=20)
     block.reshape(-1)[:40] = 0
-    fast, out = codec("int8-row").encode(block, element), np.zeros_like(block)
-    codec("int8-row").decode(fast.payload, element, out)
-    monkeypatch.setattr(int8, "native", lambda: Native(None, "switched off by a test"))
-    slow, reference = codec("int8-row").encode(block, element), np.zeros_like(block)
-    codec("int8-row").decode(slow.payload, element, reference)
-    assert fast == slow
+    quick, out = codec(name).encode(block, element), np.zeros_like(block)
+    codec(name).decode(quick.payload, element, out)
+    off(monkeypatch)
+    slow, reference = codec(name).encode(block, element), np.zeros_like(block)
+    codec(name).decode(slow.payload, element, reference)
+    assert quick == slow
     assert np.array_equal(out, reference)
 
 
@@ -127,9 +137,11 @@ def test_fp8_is_the_e4m3_of_torch():
 
 
 @pytest.mark.parametrize("size", [16, 32, 128])
-def test_the_transform_is_its_own_inverse(size):
-    matrix = hadamard(size)
+def test_the_transform_is_hadamards_and_its_own_inverse(size):
+    matrix = walsh(np.eye(size)) * norm(size)
     assert np.allclose(matrix @ matrix, np.eye(size), atol=1e-6)
+    assert np.allclose(np.abs(matrix), size**-0.5)
+    assert np.array_equal(matrix, matrix.T)
 
 
 @pytest.mark.parametrize("form", ["native", "numpy"])
@@ -137,7 +149,7 @@ def test_the_transform_is_its_own_inverse(size):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e31])
 def test_what_no_scale_holds_is_refused(monkeypatch, name, value, form):
     if form == "numpy":
-        monkeypatch.setattr(int8, "native", lambda: Native(None, "switched off by a test"))
+        off(monkeypatch)
     for at in (0, 40, 129):
         block = block_of((130,), ElementType.FLOAT32)
         block[at] = value
@@ -162,6 +174,9 @@ def test_lossy_codecs_have_no_number_on_the_wire_yet():
     [
         ("bf16", b"123", "3 bytes, expected 256"),
         ("bf16", b"\x80\x7f" * 128, "undefined or above"),
+        ("int12-zstd", b"1", "its head alone has 9"),
+        ("int12-zstd", b"\x40\x00\x00\x00\x02" + bytes(4) + bytes(68), "method 2 is unknown"),
+        ("int12-zstd", b"\x40\x00\x00\x00\x00\xff\xff\xff\xff", "expected 4294967372"),
         ("int8-row", b"1", "its head alone has 4"),
         ("int8-row", b"\x01\x00\x00\x00", "rows of 1 elements"),
         ("int8-row", b"\xff\xff\xff\xff", "rows of 4294967295 elements"),

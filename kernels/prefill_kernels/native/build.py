@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-SOURCES = ("kda.cpp", "attention.cpp", "rows.cpp", "pack.cpp")
-HEADERS = ("simd.h",)
+SOURCES = ("kda.cpp", "attention.cpp", "rows.cpp", "pack.cpp", "hadamard.cpp")
+HEADERS = ("simd.h", "pack.h")
 COMPILERS = ("g++", "clang++", "c++")
 COMPILE_SECONDS = 120
 TEMPORARY = "prefill-native-"

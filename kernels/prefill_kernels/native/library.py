@@ -13,6 +13,23 @@ from prefill_kernels.native.build import NativeUnavailable, compiled, forget_tem
 
 SWITCH = "PREFILL_NATIVE"  # "off" leaves the eager forms alone
 _ADDRESS, _COUNT, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
+_PACK = {  # see pack.cpp and hadamard.cpp
+    "prefill_int8_encode": (*(_ADDRESS,) * 3, _COUNT, _COUNT, ctypes.c_int, _ADDRESS),
+    "prefill_int8_decode": (*(_ADDRESS,) * 3, _COUNT, _COUNT, ctypes.c_int),
+    "prefill_fp8_encode": (*(_ADDRESS,) * 3, _COUNT, _COUNT, ctypes.c_int, _ADDRESS),
+    "prefill_fp8_decode": (*(_ADDRESS,) * 3, _COUNT, _COUNT, ctypes.c_int),
+    "prefill_int12_encode": (*(_ADDRESS,) * 4, _COUNT, _COUNT, ctypes.c_int, _ADDRESS),
+    "prefill_int12_decode": (*(_ADDRESS,) * 4, _COUNT, _COUNT, ctypes.c_int),
+    "prefill_bf16_encode": (_ADDRESS, _ADDRESS, _COUNT, ctypes.c_int, _ADDRESS),
+    "prefill_bf16_decode": (_ADDRESS, _ADDRESS, _COUNT, ctypes.c_int),
+    "prefill_hadamard_int8_encode": (*(_ADDRESS,) * 3, *(_COUNT,) * 3, ctypes.c_int, _ADDRESS),
+    "prefill_hadamard_int8_decode": (*(_ADDRESS,) * 3, *(_COUNT,) * 3, ctypes.c_int),
+    "prefill_hadamard_int4_encode": (*(_ADDRESS,) * 3, _COUNT, ctypes.c_int, _ADDRESS),
+    "prefill_hadamard_int4_decode": (*(_ADDRESS,) * 3, _COUNT, ctypes.c_int),
+    "prefill_split": (_ADDRESS, _ADDRESS, _COUNT, ctypes.c_int),
+    "prefill_merge": (_ADDRESS, _ADDRESS, _COUNT, ctypes.c_int),
+}
+_REFUSING = (*(name for name in _PACK if name.endswith("encode")), "prefill_bf16_decode")
 _logger = logging.getLogger(__name__)
 
 
@@ -84,10 +101,10 @@ def _declare(library: ctypes.CDLL) -> None:
         ),
         "prefill_swiglu": (_ADDRESS, _ADDRESS, _COUNT, _COUNT, _COUNT),
         "prefill_combine": (*(_ADDRESS,) * 4, *(_COUNT,) * 4),
-        "prefill_int8_encode": (*(_ADDRESS,) * 3, _COUNT, _COUNT, ctypes.c_int, _ADDRESS),
-        "prefill_int8_decode": (*(_ADDRESS,) * 3, _COUNT, _COUNT, ctypes.c_int),
+        **_PACK,
     }
     for name, arguments in signatures.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
-    library.prefill_int8_encode.restype = ctypes.c_int
+    for name in _REFUSING:
+        getattr(library, name).restype = ctypes.c_int

@@ -6,15 +6,12 @@ from typing import Protocol
 
 import numpy as np
 
+from prefill_kernels.pack.bf16 import Bf16Codec
+from prefill_kernels.pack.byte_rows import FP8_ROW, INT8_ROW
 from prefill_kernels.pack.element import ElementType, PackError
 from prefill_kernels.pack.encoded import Encoded
-from prefill_kernels.pack.lossy import (
-    Bf16Codec,
-    Fp8RowCodec,
-    HadamardInt4Codec,
-    HadamardInt8Codec,
-    Int8RowCodec,
-)
+from prefill_kernels.pack.hadamard import HadamardInt4Codec, HadamardInt8Codec
+from prefill_kernels.pack.int12 import Int12ZstdCodec
 from prefill_kernels.pack.planes import decode_planes, encode_planes
 
 
@@ -50,22 +47,25 @@ class PlanesZstdCodec:
 
     def encode(self, block: np.ndarray, element: ElementType) -> Encoded:
         """Split into planes and compress the ones that shrink."""
-        return Encoded(encode_planes(_items(block, element)), 0.0)
+        _items(block, element)
+        return Encoded(encode_planes(block, element), 0.0)
 
     def decode(self, payload: bytes, element: ElementType, out: np.ndarray) -> None:
         """Decompress and interleave the planes."""
-        decode_planes(payload, _items(out, element))
+        _items(out, element)
+        decode_planes(payload, element, out)
 
 
 _LOSSLESS: dict[str, Codec] = {"raw": RawCodec(), "planes-zstd": PlanesZstdCodec()}
 _LOSSY: dict[str, Codec] = {
     "bf16": Bf16Codec(),
-    "int8-row": Int8RowCodec(),
-    "fp8-row": Fp8RowCodec(),
+    "int12-zstd": Int12ZstdCodec(),
+    "int8-row": INT8_ROW,
+    "fp8-row": FP8_ROW,
     "hadamard-int8": HadamardInt8Codec(),
     "hadamard-int4": HadamardInt4Codec(),
 }
-_HEAD_BYTES = 20  # planes: 5 bytes a plane, 4 planes; heads, scales and padding of the others
+_HEAD_BYTES = 32  # planes: 5 bytes a plane, 4 planes; heads, scales and padding of the others
 
 
 def names() -> tuple[str, ...]:

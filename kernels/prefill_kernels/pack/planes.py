@@ -1,8 +1,9 @@
 """Byte planes: one stream a significance of byte, those worth it compressed by zstd, losslessly.
 
-Sign and exponent bytes of neighbouring state values are alike, mantissa bytes are noise; apart,
+Elements are rotated left by one bit first, so that the top byte is the whole exponent and the sign
+lies with the mantissa. Exponents of neighbouring values are alike, the other bits are noise; apart,
 the former shrink and the latter are not slowed down by an attempt to shrink them.
-Payload: per plane `u8 method | u32 size`, then the planes' bytes, the lowest significance first.
+Payload: `u8 version`, per plane `u8 method | u32 size`, then the planes' bytes, the lowest first.
 """
 
 from __future__ import annotations
@@ -10,65 +11,60 @@ from __future__ import annotations
 import struct
 
 import numpy as np
-import zstandard
 
-from prefill_kernels.pack.element import PackError
+from prefill_kernels.pack.element import ElementType, PackError
+from prefill_kernels.pack.entropy import packed, unpacked
+from prefill_kernels.pack.fast import buffer, kernels
 
+VERSION = 2
 _ENTRY = struct.Struct("<BI")
-_RAW, _ZSTD = 0, 1
-_LEVEL = 1
-_WORTH = 0.95  # below this ratio of sizes decompression earns its time
 
 
-def encode_planes(data: np.ndarray) -> bytes:
-    """`data`: uint8 `[items, item_bytes]`."""
-    compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    entries, bodies = [], []
-    for plane in range(data.shape[1]):
-        raw = np.ascontiguousarray(data[:, plane]).tobytes()
-        packed = compressor.compress(raw)
-        method, body = (_ZSTD, packed) if len(packed) < _WORTH * len(raw) else (_RAW, raw)
-        entries.append(_ENTRY.pack(method, len(body)))
-        bodies.append(body)
-    return b"".join(entries + bodies)
+def encode_planes(block: np.ndarray, element: ElementType) -> bytes:
+    """Code a C-contiguous array of `element`'s numpy type."""
+    planes = _split(block, element)
+    kept = [packed(plane) for plane in planes]
+    head = (_ENTRY.pack(method, len(body)) for method, body in kept)
+    return b"".join((bytes([VERSION]), *head, *(body for _, body in kept)))
 
 
-def decode_planes(payload: bytes, out: np.ndarray) -> None:
-    """Write a payload into `out`, uint8 `[items, item_bytes]`; allocates one plane at a time."""
-    items, planes = out.shape
-    position = planes * _ENTRY.size
+def decode_planes(payload: bytes, element: ElementType, out: np.ndarray) -> None:
+    """Write a payload into `out`; every size is checked before anything is unpacked."""
+    count = element.item_bytes
+    position = 1 + count * _ENTRY.size
     if len(payload) < position:
         raise PackError(f"payload of {len(payload)} bytes, its table alone has {position}")
-    view = memoryview(payload)
-    for plane in range(planes):
-        method, size = _ENTRY.unpack_from(payload, plane * _ENTRY.size)
-        body = view[position : position + size]
-        if len(body) != size:
-            raise PackError(f"plane {plane} has {len(body)} bytes of the {size} declared")
-        out[:, plane] = _plane(method, body, items)
+    if payload[0] != VERSION:
+        raise PackError(f"planes of version {payload[0]}, this is {VERSION}")
+    entries = [_ENTRY.unpack_from(payload, 1 + plane * _ENTRY.size) for plane in range(count)]
+    declared = position + sum(size for _, size in entries)
+    if declared != len(payload):
+        raise PackError(f"payload of {len(payload)} bytes, its table declares {declared}")
+    view, planes = memoryview(payload), []
+    for method, size in entries:
+        planes.append(unpacked(method, view[position : position + size], out.size))
         position += size
-    if position != len(payload):
-        raise PackError(f"payload has {len(payload) - position} bytes too many")
+    _merge(planes, element, out)
 
 
-def _plane(method: int, body: memoryview, items: int) -> np.ndarray:
-    if method == _ZSTD:
-        raw: bytes | memoryview = _decompress(body, items)
-    elif method == _RAW:
-        raw = body
-    else:
-        raise PackError(f"plane method {method} is unknown")
-    if len(raw) != items:
-        raise PackError(f"a plane of {len(raw)} bytes, expected {items}")
-    return np.frombuffer(raw, np.uint8)
+def _split(block: np.ndarray, element: ElementType) -> np.ndarray:
+    """Planes `[item_bytes, items]` of rotated elements."""
+    library, count = kernels(block, element), element.item_bytes
+    if library is None:
+        words = block.reshape(-1).view(f"<u{count}")
+        rotated = (words << 1) | (words >> (8 * count - 1))
+        return np.ascontiguousarray(rotated.view(np.uint8).reshape(-1, count).T)
+    planes = buffer(block.nbytes).reshape(count, block.size)
+    library.prefill_split(block.ctypes.data, planes.ctypes.data, block.size, count)
+    return planes
 
 
-def _decompress(body: memoryview, items: int) -> bytes:
-    """The declared size is held to the expected one before zstd allocates anything."""
-    try:
-        declared = zstandard.frame_content_size(body)
-        if declared != items:
-            raise PackError(f"a zstd plane declares {declared} bytes, expected {items}")
-        return zstandard.ZstdDecompressor().decompress(body)
-    except zstandard.ZstdError as error:
-        raise PackError(f"a zstd plane does not decompress: {error}") from None
+def _merge(planes: list[np.ndarray], element: ElementType, out: np.ndarray) -> None:
+    library, count = kernels(out, element), element.item_bytes
+    if library is None:
+        rotated = np.stack(planes, axis=1).reshape(-1).view(f"<u{count}")
+        words = (rotated >> 1) | (rotated << (8 * count - 1))
+        out.reshape(-1).view(words.dtype)[...] = words
+        return
+    addresses = np.array([plane.ctypes.data for plane in planes], np.uintp)
+    library.prefill_merge(addresses.ctypes.data, out.ctypes.data, out.size, count)

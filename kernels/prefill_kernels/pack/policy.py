@@ -22,13 +22,13 @@ _EXACT = ("planes-zstd", "raw")
 POLICIES: Mapping[str, Mapping[StatePart, tuple[str, ...]]] = {
     "exact": dict.fromkeys(StatePart, _EXACT),
     "near-lossless": {
-        StatePart.KV: ("int8-row", *_EXACT),
-        StatePart.RECURRENT: ("hadamard-int8", *_EXACT),
+        StatePart.KV: ("int12-zstd", *_EXACT),
+        StatePart.RECURRENT: ("hadamard-int8", "int12-zstd", *_EXACT),
         StatePart.CONV: ("bf16", *_EXACT),
     },
     "compact": {
-        StatePart.KV: ("hadamard-int4", "int8-row", *_EXACT),
-        StatePart.RECURRENT: ("hadamard-int4", "hadamard-int8", *_EXACT),
+        StatePart.KV: ("hadamard-int4", "int8-row", "int12-zstd", *_EXACT),
+        StatePart.RECURRENT: ("hadamard-int4", "hadamard-int8", "int12-zstd", *_EXACT),
         StatePart.CONV: ("int8-row", "bf16", *_EXACT),
     },
 }

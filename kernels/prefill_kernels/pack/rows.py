@@ -6,11 +6,15 @@ bfloat16 rounded up, so that no quotient exceeds the code's range.
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 
 from prefill_kernels.pack.element import ElementType, PackError
 
 SHORT_ROW, LINE = 32, 64
+WIDEST = 1 << 16
+WIDTH = struct.Struct("<I")  # heads a payload of rows: the decoder sees the target's size alone
 TINY = np.float32(1e-30)  # rows below this are zeros: their scale's inverse would overflow
 LARGEST = np.float32(1e30)  # beyond any state; keeps sums of products finite
 TOO_LARGE = f"the block holds Inf, NaN or more than {LARGEST}; send it by a lossless codec"
@@ -68,12 +72,22 @@ def as_rows(flat: np.ndarray, width: int) -> np.ndarray:
 
 def scales(rows: np.ndarray, top: float) -> tuple[np.ndarray, np.ndarray]:
     """Scales `[rows]` as bfloat16 bits and their float32 inverses; 0 for rows of zeros."""
-    peak = np.abs(rows).max(axis=1)
-    exact = (peak / np.float32(top)).astype(np.float32)
-    up = ((exact.view(np.uint32) + 0xFFFF) >> 16).astype(np.uint16)
-    up[peak < TINY] = 0
-    scale = from_bf16(up)
-    return up, np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+    peaks = np.abs(rows).max(axis=1)
+    bits = rounded_up(peaks / np.float32(top), peaks)
+    return bits, inverses(bits)
+
+
+def rounded_up(steps: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+    """bfloat16 bits not below these float32 steps; 0 where a row's largest element is tiny."""
+    up = ((steps.astype(np.float32).view(np.uint32) + 0xFFFF) >> 16).astype(np.uint16)
+    up[peaks < TINY] = 0
+    return up
+
+
+def inverses(bits: np.ndarray) -> np.ndarray:
+    """float32 inverses of scales, 0 of 0."""
+    scale = from_bf16(bits)
+    return np.asarray(np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0))
 
 
 def read_scales(view: memoryview) -> np.ndarray:
@@ -88,3 +102,33 @@ def read_scales(view: memoryview) -> np.ndarray:
 def rounding_of_output(peak: float, element: ElementType) -> float:
     """Largest error of writing values up to `peak` as this element."""
     return peak * BF16_ROUNDING if element is ElementType.BFLOAT16 else 0.0
+
+
+def read_width(payload: bytes, head_bytes: int) -> int:
+    """The width that heads a payload, held to what a row can be."""
+    if len(payload) < head_bytes:
+        raise PackError(f"payload of {len(payload)} bytes, its head alone has {head_bytes}")
+    width = int(WIDTH.unpack_from(payload)[0])
+    if not SHORT_ROW <= width <= WIDEST:
+        raise PackError(f"rows of {width} elements, not {SHORT_ROW} to {WIDEST}")
+    return width
+
+
+def split_rows(payload: bytes, items: int) -> tuple[int, np.ndarray, memoryview]:
+    """Width, scales and one byte of code an item; every size is checked first."""
+    width = read_width(payload, WIDTH.size)
+    rows = row_count(items, width)
+    expect(len(payload), WIDTH.size + 2 * rows + items)
+    view = memoryview(payload)[WIDTH.size :]
+    return width, read_scales(view[: 2 * rows]), view[2 * rows :]
+
+
+def expect(found: int, wanted: int) -> None:
+    """Refuse a payload of another size than its head and the target make."""
+    if found != wanted:
+        raise PackError(f"payload of {found} bytes, expected {wanted}")
+
+
+def measured(largest: float, decoded_peak: float, element: ElementType) -> float:
+    """A bound from the largest error found: writing it down, other orders of sums included."""
+    return 1.001 * largest + 1e-6 * decoded_peak + rounding_of_output(decoded_peak, element)
