@@ -10,8 +10,9 @@ import pytest
 from prefill_data.errors import SettingsError
 from prefill_data.metering import shipper as shipper_module
 from prefill_data.metering.courier import HttpCourier, decode_verdicts, encode_batch
+from prefill_data.metering.frames import WINDOW_BYTES
 from prefill_data.metering.record import BilledAttempt
-from prefill_data.metering.segments import SPOOL_FILE
+from prefill_data.metering.segments import SPOOL_FILE, SpoolDamaged
 from prefill_data.metering.shipper import MAX_LINES, BatchRefused, Shipper, Verdict
 from prefill_data.metering.spool import Spool
 from prefill_data.metering.tail import MARK_FILE, load_mark, read_stretch, save_mark
@@ -58,7 +59,7 @@ class Gateway:
     """A spool with records, and the shipper of one run of the process."""
 
     def __init__(self, folder, ledger):
-        self.folder, self.ledger, self.now_ms = folder, ledger, 0
+        self.folder, self.ledger, self.now_ms, self.places = folder, ledger, 0, []
         self.spool = Spool(folder)
         self.start()
 
@@ -68,7 +69,7 @@ class Gateway:
 
     def bill(self, *attempts):
         for attempt in attempts:
-            self.spool.append_all([attempt.encode()], 0)
+            self.places += self.spool.append_all([attempt.encode()], attempt.expires_at_ms)
 
     async def ship_all(self):
         counts = []
@@ -76,9 +77,11 @@ class Gateway:
             counts.append(count)
         return counts
 
-    def restart(self):
+    def restart(self, segment_bytes=1 << 30):
         self.spool.close()
-        self.spool = Spool(self.folder)
+        self.spool = Spool(
+            self.folder, lambda _, body: BilledAttempt.decode(body).expires_at_ms, segment_bytes
+        )
         self.start()
 
     def shipped(self, fate):
@@ -143,6 +146,108 @@ async def test_one_receipt_that_cannot_be_read_holds_up_no_other(gateway):
     assert await gateway.ship_all() == [6]
     assert gateway.ledger.counted == [r for n, r in enumerate(receipts(5)) if n != 2]
     assert gateway.shipped("refused") == 2
+
+
+def number_of(receipt):
+    return int(receipt.split()[1])
+
+
+@pytest.mark.parametrize("spoil", ["body", "length", "all"])
+async def test_damage_in_the_middle_is_set_aside_and_all_behind_it_ships(gateway, spoil, log_lines):
+    """Beyond the first window, while the gateway runs."""
+    gateway.bill(*(billed(n, sealed_manifest=b"m" * 40_000) for n in range(150)))
+    places = [place for place in gateway.places if place.at_bytes > 3 * WINDOW_BYTES // 2]
+    hurt, path = places[7], gateway.folder / SPOOL_FILE
+    data = bytearray(path.read_bytes())
+    size = {"body": 1, "length": 4, "all": hurt.size_bytes}[spoil]
+    start = hurt.at_bytes + (hurt.size_bytes // 2 if spoil == "body" else 0)
+    data[start : start + size] = bytes(each ^ 0xFF for each in data[start : start + size])
+    path.write_bytes(data)
+    await gateway.ship_all()
+    lost = gateway.places.index(hurt)
+    assert [number_of(r) for r in gateway.ledger.counted] == [n for n in range(150) if n != lost]
+    gateway.bill(billed(150))
+    await gateway.ship_all()
+    assert number_of(gateway.ledger.counted[-1]) == 150
+    assert gateway.shipped("duplicate") == 0
+    assert gateway.registry.get_sample_value("prefill_gateway_spool_damaged_total") == 1
+    (line,) = [each for each in log_lines.getvalue().splitlines() if "spool damaged" in each]
+    told = json.loads(line)
+    assert (told["file"], told["at_bytes"]) == (str(path), hurt.at_bytes)
+    assert (told["size_bytes"], told["level"]) == (hurt.size_bytes, "error")
+    assert told["remedy"]
+    aside = gateway.folder / f"receipts.damaged.{hurt.at_bytes:020d}"
+    assert aside.read_bytes() == data[hurt.at_bytes : hurt.at_bytes + hurt.size_bytes]
+    gateway.restart()  # what was set aside stops no gateway that comes back
+    assert await gateway.ship_all() == []
+    aside.unlink()  # the twin: what was not set aside does
+    gateway.spool.close()
+    with pytest.raises(SpoolDamaged):
+        Spool(gateway.folder)
+    aside.write_bytes(data[hurt.at_bytes : hurt.at_bytes + hurt.size_bytes])
+    gateway.spool = Spool(gateway.folder)
+
+
+async def test_a_damaged_last_record_is_set_aside_and_the_next_one_ships(gateway):
+    gateway.bill(billed(0), billed(1))
+    path = gateway.folder / SPOOL_FILE
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    await gateway.ship_all()
+    gateway.bill(billed(2))
+    await gateway.ship_all()
+    assert gateway.ledger.counted == [billed(0).receipt, billed(2).receipt]
+
+
+async def test_a_record_of_an_unknown_form_is_refused_and_holds_up_no_other(gateway):
+    gateway.bill(billed(0))
+    gateway.spool.append_all([b"no record", billed(1).encode()], 0)
+    gateway.bill(billed(2))
+    await gateway.ship_all()
+    assert gateway.ledger.counted == receipts(3)
+    assert gateway.shipped("refused") == 1
+
+
+async def test_segments_go_once_they_are_shipped_and_their_leases_are_over(gateway):
+    gateway.restart(segment_bytes=5_000)
+    gateway.bill(*(billed(n, expires_at_ms=100) for n in range(10)))
+    await gateway.ship_all()
+    assert gateway.spool.oldest_bytes == 0
+    gateway.now_ms = 100
+    await gateway.ship_all()  # nothing is left to ship
+    assert 0 < gateway.spool.oldest_bytes < gateway.spool.durable_bytes
+    gateway.bill(billed(10))
+    (gateway.folder / MARK_FILE).unlink()
+    gateway.restart()  # whatever is still there comes again, and counts once
+    await gateway.ship_all()
+    assert gateway.ledger.counted == receipts(11)
+    assert gateway.shipped("duplicate") > 0
+
+
+async def test_a_mark_that_cannot_be_saved_keeps_no_segment(gateway, monkeypatch):
+    gateway.restart(segment_bytes=5_000)
+    gateway.bill(*(billed(n) for n in range(10)))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    gateway.now_ms = 100
+    with monkeypatch.context() as patch:
+        patch.setattr(shipper_module, "save_mark", full)
+        with pytest.raises(OSError, match="No space"):
+            await gateway.ship_all()
+    assert gateway.spool.oldest_bytes > 0
+    await gateway.ship_all()
+    assert gateway.ledger.counted == receipts(10)
+    assert gateway.shipped("duplicate") == 0
+
+
+async def test_a_group_is_shipped_whole(gateway):
+    gateway.spool.append_all([billed(n).encode() for n in range(40)], 0)
+    gateway.spool.append_all([billed(n).encode() for n in range(40, 80)], 0)
+    assert await gateway.ship_all() == [40, 40]
+    assert gateway.ledger.counted == receipts(80)
 
 
 async def test_what_is_not_durable_yet_stays(gateway):
