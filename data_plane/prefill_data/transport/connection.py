@@ -24,6 +24,7 @@ from prefill_data.transport.store import ChunkStore
 log = structlog.get_logger()
 READ_BYTES = 4 << 10
 WRITE_BYTES = 256 << 10  # what may lie in a connection's buffer beyond the kernel's own
+GATHER_BYTES = 64 << 10  # smaller frames go out together: a system call costs more than a copy
 MAX_WAITING_PULLS = 1024
 HANDSHAKE_SECONDS = 10.0
 LINGER_SECONDS = 1.0
@@ -89,6 +90,7 @@ class Connection:
         self._plan, self._reader, self._writer = plan, reader, writer
         self._channel = ServerChannel(plan.random(32))
         self._pulls: deque[Pull] = deque()
+        self._gathered = bytearray()  # whole frames that wait to go out together
         self._pulled = asyncio.Event()
         self.request_id = ""  # once its capability was found genuine
         writer.transport.set_write_buffer_limits(high=WRITE_BYTES)
@@ -191,7 +193,7 @@ class Connection:
             pull = self._pulls.popleft()
             for index in range(pull.first, pull.first + pull.count):
                 if not await self._send_chunk(attempt, index):
-                    await self._send(self._channel.end(len(attempt.store)))
+                    await self._gather(self._channel.end(len(attempt.store)))
                     break
 
     async def _send_chunk(self, attempt: Served, index: int) -> bool:
@@ -199,14 +201,19 @@ class Connection:
         store = attempt.store
         while index >= len(store) and not store.finished:
             await self._wait(attempt, store.changed())
-            await self._send(self._channel.progress(self._progress(attempt)))
+            await self._gather(self._channel.progress(self._progress(attempt)))
         if index >= len(store):
             return False
         header, ciphertext = await store.read(index)
-        await self._send(self._channel.chunk_prefix(header, len(ciphertext)))
-        view = memoryview(ciphertext)
-        for start in range(0, len(view), WRITE_BYTES):
-            await self._send(view[start : start + WRITE_BYTES])
+        prefix = self._channel.chunk_prefix(header, len(ciphertext))
+        if len(ciphertext) < GATHER_BYTES:
+            await self._gather(prefix, ciphertext)
+        else:
+            await self._flush()
+            await self._send(prefix)
+            view = memoryview(ciphertext)
+            for start in range(0, len(view), WRITE_BYTES):
+                await self._send(view[start : start + WRITE_BYTES])
         self._plan.sent_bytes.inc(len(ciphertext))
         return True
 
@@ -214,6 +221,7 @@ class Connection:
         """Until an event or a second passed; raises when the attempt has died."""
         waiting = [asyncio.ensure_future(event) for event in events]
         try:
+            await self._flush()
             if attempt.store.failure is not None:
                 raise attempt.store.failure
             await asyncio.wait(
@@ -226,6 +234,18 @@ class Connection:
     def _progress(self, attempt: Served) -> Progress:
         return Progress(attempt.done_tokens, attempt.token_count, len(attempt.store))
 
-    async def _send(self, data: bytes | memoryview) -> None:
+    async def _send(self, data: bytes | bytearray | memoryview) -> None:
         self._writer.write(data)
         await self._writer.drain()
+
+    async def _gather(self, *parts: bytes) -> None:
+        """A small frame: it goes out with others, at the latest before the next wait."""
+        for part in parts:
+            self._gathered += part
+        if len(self._gathered) >= GATHER_BYTES:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        data, self._gathered = self._gathered, bytearray()
+        if data:
+            await self._send(data)

@@ -47,8 +47,8 @@ class PrefillTimes:
 class PieceSink(Protocol):
     """Takes the pieces of one job in order."""
 
-    async def put(self, piece: Piece) -> None:
-        """Returns when the piece was worked off, so that a backend cannot run ahead of it."""
+    async def put(self, *pieces: Piece) -> None:
+        """Returns when the pieces were worked off, so that a backend cannot run ahead of them."""
         ...
 
     def progress(self, done_tokens: int) -> None:

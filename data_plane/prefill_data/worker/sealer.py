@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
@@ -21,6 +21,9 @@ from prefill_data.errors import DataPlaneError
 from prefill_data.failpoints import Failpoints
 from prefill_data.transport.store import ChunkStore
 
+Cut = tuple[TensorSpec, np.ndarray]
+JOB_BYTES = 256 << 10  # tiny chunks go to a thread together: the way there costs more than they do
+
 
 @dataclass(frozen=True, slots=True)
 class Bench:
@@ -32,7 +35,7 @@ class Bench:
 
 
 class Sealer:
-    """The PieceSink of one attempt. One piece at a time: the order of chunks is their index."""
+    """The PieceSink of one attempt. One `put` at a time: the order of chunks is their index."""
 
     def __init__(
         self, producer: StateProducer, store: ChunkStore, code: Codec, bench: Bench
@@ -48,13 +51,18 @@ class Sealer:
         """Kept for the connections' signs of life."""
         self.done_tokens = done_tokens
 
-    async def put(self, piece: Piece) -> None:
+    async def put(self, *pieces: Piece) -> None:
         """Codes and seals in a thread; raises STORAGE_EXHAUSTED when the spill disk is full."""
         loop = asyncio.get_running_loop()
-        for spec, rows in cut(piece):
-            await loop.run_in_executor(self._bench.threads, self._seal, spec, rows)
+        for job in jobs(pieces):
+            await loop.run_in_executor(self._bench.threads, self._seal_all, job)
             self._store.announce()
-            self._bench.failpoints.hit("worker.chunk")
+            for _ in job:
+                self._bench.failpoints.hit("worker.chunk")
+
+    def _seal_all(self, job: Iterable[Cut]) -> None:
+        for spec, rows in job:
+            self._seal(spec, rows)
 
     def _seal(self, spec: TensorSpec, rows: np.ndarray) -> None:
         began = self._bench.clock()
@@ -82,7 +90,22 @@ class Sealer:
         )
 
 
-def cut(piece: Piece) -> Iterator[tuple[TensorSpec, np.ndarray]]:
+def jobs(pieces: Iterable[Piece]) -> Iterator[list[Cut]]:
+    """The chunks of pieces, in order, as many together as make a job for a thread."""
+    job: list[Cut] = []
+    waiting_bytes = 0
+    for piece in pieces:
+        for spec, rows in cut(piece):
+            job.append((spec, rows))
+            waiting_bytes += rows.nbytes
+            if waiting_bytes >= JOB_BYTES:
+                yield job
+                job, waiting_bytes = [], 0
+    if job:
+        yield job
+
+
+def cut(piece: Piece) -> Iterator[Cut]:
     """Ranges of a piece of at most 4 MiB each: by tokens for caches, by heads for states."""
     spec, array = piece.spec, piece.array
     grows = spec.kind in PER_TOKEN
@@ -95,6 +118,9 @@ def cut(piece: Piece) -> Iterator[tuple[TensorSpec, np.ndarray]]:
             f"layer {spec.layer}: one row of {unit_bytes} bytes, a chunk holds {MAX_CHUNK_BYTES}",
         )
     step = MAX_CHUNK_BYTES // unit_bytes
+    if last - first <= step:
+        yield spec, array
+        return
     for start in range(first, last, step):
         end = min(start + step, last)
         part = array[rows * (start - first) : rows * (end - first)]

@@ -48,7 +48,7 @@ class StepBackend:
         """One step and its delivery overlap; a second delivery waits for the first."""
         engine, times, started = self._engine(job.model), _Times(), self._clock()
         async with self._sequence(engine, job, times) as handle:
-            position, delivery = 0, _done()
+            position, delivery = 0, asyncio.create_task(sink.put())  # nothing yet
             try:
                 while position < job.state_tokens:
                     count = min(engine.step_tokens, job.state_tokens - position)
@@ -59,7 +59,7 @@ class StepBackend:
                     pieces = await self._in_turn(job, work, times)
                     sink.progress(position)
                     await delivery
-                    delivery = asyncio.create_task(_deliver(sink, pieces))
+                    delivery = asyncio.create_task(sink.put(*pieces))
                     delivery.add_done_callback(_heard)
                 computed = self._clock()
                 await delivery
@@ -104,19 +104,7 @@ def _step(engine: StepEngine, handle: Handle, count: int, last: bool) -> list[Pi
     return pieces + engine.snapshot(handle) if last else pieces
 
 
-async def _deliver(sink: PieceSink, pieces: Sequence[Piece]) -> None:
-    for piece in pieces:
-        await sink.put(piece)
-
-
 def _heard(delivery: asyncio.Task[None]) -> None:
     """A job that is cancelled no longer asks how its last delivery went."""
     if not delivery.cancelled():
         delivery.exception()
-
-
-def _done() -> asyncio.Task[None]:
-    async def nothing() -> None:
-        return None
-
-    return asyncio.create_task(nothing())
