@@ -9,7 +9,10 @@ from dataclasses import replace
 import pytest
 from hand_client import HandClient, refused
 from in_process_cloud import CONTROL, WORKER, counted
+from prefill_data.errors import DataPlaneError
+from prefill_data.metering.commits import GroupCommit
 from prefill_data.metering.record import BilledAttempt
+from prefill_data.metering.spool import Spool, read_receipts
 from prefill_wire.pb import prefill_pb2
 from prefill_wire.receipt import sign_receipt, verify_receipt
 from prefill_wire.signing import SigningKey
@@ -245,3 +248,63 @@ async def test_a_failed_fsync_ends_the_process_and_nothing_is_appended_after_it(
         async with refused(S.STORAGE_EXHAUSTED):
             await hand.claim(held)
     assert (cloud.folder / "spool" / "receipts.spool").stat().st_size == size
+
+
+async def test_claims_that_wait_for_the_disk_share_its_next_turn(cloud, customer, monkeypatch):
+    hands = [customer(key=str(n)) for n in range(6)]
+    chunks = [await hand.through() for hand in hands]
+    began, go, synced, whole = threading.Event(), threading.Event(), [], os.fsync
+
+    def fsync(file):
+        synced.append(file)
+        began.set()
+        assert go.wait(10), "nobody let the disk go on"
+        whole(file)
+
+    monkeypatch.setattr(f"{SPOOL}.fsync", fsync)
+    waiting, append = asyncio.Semaphore(0), cloud.parts.claims._commits.append
+
+    def seen(*given):
+        waiting.release()
+        return append(*given)
+
+    cloud.parts.claims._commits.append = seen
+    claims = [asyncio.create_task(hands[0].claim(chunks[0]))]
+    await asyncio.to_thread(began.wait, 10)
+    pairs = zip(hands[1:], chunks[1:], strict=True)
+    claims += [asyncio.create_task(hand.claim(held)) for hand, held in pairs]
+    for _ in hands:
+        await waiting.acquire()
+    go.set()
+    answers = await asyncio.gather(*claims)
+    assert len(synced) == 2
+    billed = [BilledAttempt.decode(body) for body in cloud.receipts]
+    assert [each.receipt for each in billed] == [answer.receipt for answer in answers]
+    await cloud.stop_gateway()
+    await cloud.start_gateway()
+    for hand, held, answer in zip(hands, chunks, answers, strict=True):
+        assert await hand.claim(held) == answer
+
+
+async def test_what_does_not_fit_with_others_is_written_by_itself(tmp_path, monkeypatch):
+    """Almost full: the group is too large for the disk, two of its records are not."""
+    spool, whole, write = Spool(tmp_path), os.pwrite, threading.Event()
+    commits = GroupCommit(spool)
+
+    def almost_full(file, data, at):
+        assert write.wait(10)
+        if len(data) > 300:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(file, data, at)
+
+    monkeypatch.setattr(f"{SPOOL}.pwrite", almost_full)
+    bodies = [b"first", b"a" * 200, b"b" * 400, b"c" * 200]
+    tasks = [asyncio.create_task(commits.append(body, 0)) for body in bodies]
+    await asyncio.sleep(0)
+    write.set()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(each, DataPlaneError) for each in found] == [False, False, True, False]
+    assert found[2].code is S.STORAGE_EXHAUSTED
+    assert [spool.read(found[n]) for n in (0, 1, 3)] == [bodies[n] for n in (0, 1, 3)]
+    commits.close()
+    assert read_receipts(tmp_path) == [bodies[n] for n in (0, 1, 3)]
