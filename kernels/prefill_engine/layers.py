@@ -1,6 +1,8 @@
 """The layers: KDA, MLA over a latent cache, MLP and grouped experts; one sequence at a time.
 
-Each adds its result to the residual `x` in place; scratch comes from one `Workspace`.
+Each adds its result to the residual `x` in place; scratch comes from one `Workspace`. An attention
+layer takes all normed rows into its state and may be given the residual of only the last of them:
+then nothing is computed that merely the other rows' outputs need.
 """
 
 from __future__ import annotations
@@ -27,6 +29,12 @@ PAST_BLOCK_TOKENS = 2048  # bounds the scratch memory of expanded keys and value
 def project(x: Tensor, weight: Tensor, space: Workspace, name: str) -> Tensor:
     """`x @ weight.T` into scratch: x `[T, D]`, weight `[N, D]`."""
     return torch.mm(x, weight.T, out=space.take(name, x.shape[0], weight.shape[0]))
+
+
+def _spans(count: int) -> list[tuple[int, int]]:
+    """The first `count` rows of a cache, a block at a time."""
+    starts = range(0, count, PAST_BLOCK_TOKENS)
+    return [(at, min(at + PAST_BLOCK_TOKENS, count)) for at in starts]
 
 
 class Feed(Protocol):
@@ -151,7 +159,10 @@ class Kda:
     def __call__(
         self, inner: Tensor, x: Tensor, states: tuple[Tensor, Tensor], space: Workspace
     ) -> None:
-        """Advance both states in place: recurrent `[H, K, V]` and conv `[3 H K, 3]`."""
+        """Advance both states in place: recurrent `[H, K, V]` and conv `[3 H K, 3]`.
+
+        `x` is the residual of all rows or of the last ones.
+        """
         recurrent, conv = states
         length, d = inner.shape[0], self.c.kda_dim
         raw = project(inner, self.inward, space, "raw")
@@ -166,7 +177,7 @@ class Kda:
         if length < CONV_WIDTH - 1:
             latest = torch.cat([history, latest])
         conv.copy_(latest[-(CONV_WIDTH - 1) :].T)
-        x.addmm_(y, self.o.T)
+        x.addmm_(y[-x.shape[0] :], self.o.T)
 
 
 class Mla:
@@ -177,8 +188,8 @@ class Mla:
         qk = c.nope_dim + c.rope_dim
         self.heads = Heads(c.heads, c.nope_dim, c.rope_dim, c.v_dim, qk**-0.5)
         take = weights.take
-        q = take(f"{prefix}.q_proj.weight", c.heads * qk, c.hidden)
-        self.inward = torch.cat([q, take(f"{prefix}.kv_a_proj_with_mqa.weight", c.row, c.hidden)])
+        self.q = take(f"{prefix}.q_proj.weight", c.heads * qk, c.hidden)
+        self.kv_a = take(f"{prefix}.kv_a_proj_with_mqa.weight", c.row, c.hidden)
         self.kv_norm = take(f"{prefix}.kv_a_layernorm.weight", c.latent)
         self.kv_b = take(f"{prefix}.kv_b_proj.weight", c.heads, c.nope_dim + c.v_dim, c.latent)
         self.o = take(f"{prefix}.o_proj.weight", c.hidden, c.heads * c.v_dim)
@@ -186,48 +197,63 @@ class Mla:
     def __call__(
         self, inner: Tensor, x: Tensor, cache: Tensor, start: int, space: Workspace
     ) -> None:
-        """Write rows from `start` on into the cache `[capacity, row]`, attend to all before."""
-        c, length = self.c, inner.shape[0]
-        both = project(inner, self.inward, space, "raw")
-        q, row = both[:, : -c.row], both[:, -c.row :]
+        """Write rows from `start` on into the cache `[capacity, row]`, attend to all before.
+
+        `x` is the residual of all rows, or of the last ones where these are few.
+        """
+        c, length, wanted = self.c, inner.shape[0], x.shape[0]
+        row = project(inner, self.kv_a, space, "raw")
         latent = space.take("latent", length, c.latent)
         rms_norm(row[:, : c.latent], self.kv_norm, KV_A_NORM_EPS, latent)
-        cache[start : start + length, : c.latent] = latent
-        cache[start : start + length, c.latent :] = row[:, c.latent :]
-        q = q.view(length, c.heads, self.heads.key)
-        if length <= ABSORBED_TOKENS:
-            seen = self._absorbed(q, cache[: start + length].float())
+        end = start + length
+        cache[start:end, : c.latent] = latent
+        cache[start:end, c.latent :] = row[:, c.latent :]
+        q = project(inner[-wanted:], self.q, space, "queries").view(wanted, c.heads, -1)
+        if wanted <= ABSORBED_TOKENS:
+            seen = self._absorbed(q, cache[:end], space)
         else:
             out = space.take("mixed", length, c.heads, c.v_dim)
             seen = attend(q, self.heads, self._blocks(cache, start, length, space), space.take, out)
         x.addmm_(seen.flatten(1), self.o.T)
 
-    def _absorbed(self, q: Tensor, rows: Tensor) -> Tensor:
-        c, length, seen = self.c, q.shape[0], rows.shape[0]
+    def _absorbed(self, q: Tensor, cache: Tensor, space: Workspace) -> Tensor:
+        """Attention inside the latent space: few queries over the cache as it lies."""
+        c, length, seen = self.c, q.shape[0], cache.shape[0]
         inner = torch.einsum("thn,hnr->htr", q[..., : c.nope_dim], self.kv_b[:, : c.nope_dim])
-        query = torch.cat([inner, q[..., c.nope_dim :].transpose(0, 1)], dim=-1)
-        scores = query @ rows.T * self.heads.scale
+        query = torch.cat([inner, q[..., c.nope_dim :].transpose(0, 1)], dim=-1).flatten(0, 1)
+        parts = _spans(seen)
+        scores = space.take("scores", len(query), seen)
+        for first, last in parts:
+            rows = self._float32(cache[first:last], space)
+            torch.mm(query, rows.T, out=scores[:, first:last])
+        scores = scores.mul_(self.heads.scale).view(c.heads, length, seen)
         if length > 1:
             later = torch.ones(length, seen, dtype=torch.bool).triu(seen - length + 1)
-            scores = scores.masked_fill(later, float("-inf"))
-        mixed = scores.softmax(-1) @ rows[:, : c.latent]
-        return torch.einsum("htr,hvr->thv", mixed, self.kv_b[:, c.nope_dim :])
+            scores.masked_fill_(later, float("-inf"))
+        weights = scores.softmax(-1).flatten(0, 1)
+        mixed = torch.zeros(len(query), c.latent)
+        for first, last in parts:
+            rows = self._float32(cache[first:last], space)
+            mixed.addmm_(weights[:, first:last], rows[:, : c.latent])
+        latent = mixed.view(c.heads, length, c.latent)
+        return torch.einsum("htr,hvr->thv", latent, self.kv_b[:, c.nope_dim :])
+
+    def _float32(self, rows: Tensor, space: Workspace) -> Tensor:
+        """A block of the cache to compute with; a rounded one is copied into scratch."""
+        if rows.dtype == torch.float32:
+            return rows
+        return space.take("cache rows", *rows.shape).copy_(rows)
 
     def _blocks(
         self, cache: Tensor, start: int, length: int, space: Workspace
     ) -> list[Callable[[], Expanded]]:
         """The step's own rows first, then the rows before them, a block at a time."""
-        past = range(0, start, PAST_BLOCK_TOKENS)
-        spans = [
-            (start, start + length),
-            *((at, min(at + PAST_BLOCK_TOKENS, start)) for at in past),
-        ]
+        spans = [(start, start + length), *_spans(start)]
         return [partial(self._expand, cache[first:last], space) for first, last in spans]
 
     def _expand(self, rows: Tensor, space: Workspace) -> Expanded:
         c, count = self.c, rows.shape[0]
-        if rows.dtype != torch.float32:
-            rows = space.take("cache rows", count, c.row).copy_(rows)
+        rows = self._float32(rows, space)
         weight = self.kv_b.flatten(0, 1)
         expanded = project(rows[:, : c.latent], weight, space, "expanded")
         return Expanded(expanded.view(count, *self.kv_b.shape[:2]), rows[:, c.latent :])

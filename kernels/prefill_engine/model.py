@@ -57,16 +57,18 @@ class KimiLinear:
         for index, (attention, feed) in enumerate(zip(self.attention, self.feed, strict=True)):
             before, after = self.norms[index]
             rms_norm(x, before, eps, inner)
+            if index == len(self.feed) - 1 and not every:
+                x = x[-1:]  # nobody reads what the last layer makes of the other rows
             if isinstance(attention, Mla):
                 attention(inner, x, state[index, TensorKind.LATENT_KV], start, space)
             else:
                 kinds = TensorKind.RECURRENT, TensorKind.CONV
                 recurrent, conv = (state[index, kind] for kind in kinds)
                 attention(inner, x, (recurrent, conv), space)
+            inner = inner[: len(x)]
             rms_norm(x, after, eps, inner)
             feed(inner, x, space)
-        kept = x if every else x[-1:]
-        return rms_norm(kept, self.norm, eps, torch.empty(kept.shape))
+        return rms_norm(x, self.norm, eps, torch.empty(x.shape))
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
