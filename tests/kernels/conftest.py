@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from prefill_kernels.native import Native
 from prefill_wire.tensors import TensorKind
 from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 NEW_TOKENS = 16
 TOLERANCE = 1e-4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,7 +14,8 @@ from prefill_kernels.native.build import NativeUnavailable, compiled, forget_tem
 
 SWITCH = "PREFILL_NATIVE"  # "off" leaves the eager forms alone
 _ADDRESS, _COUNT, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
-_PACK = {  # see pack.cpp and hadamard.cpp
+Signature = tuple[Any, ...]  # the types of a function's arguments
+PACK: Mapping[str, Signature] = {  # see pack.cpp and hadamard.cpp
     "prefill_int8_encode": (*(_ADDRESS,) * 3, _COUNT, _COUNT, ctypes.c_int, _ADDRESS),
     "prefill_int8_decode": (*(_ADDRESS,) * 3, _COUNT, _COUNT, ctypes.c_int),
     "prefill_fp8_encode": (*(_ADDRESS,) * 3, _COUNT, _COUNT, ctypes.c_int, _ADDRESS),
@@ -29,7 +31,7 @@ _PACK = {  # see pack.cpp and hadamard.cpp
     "prefill_split": (_ADDRESS, _ADDRESS, _COUNT, ctypes.c_int),
     "prefill_merge": (_ADDRESS, _ADDRESS, _COUNT, ctypes.c_int),
 }
-_REFUSING = (*(name for name in _PACK if name.endswith("encode")), "prefill_bf16_decode")
+_REFUSING = (*(name for name in PACK if name.endswith("encode")), "prefill_bf16_decode")
 _logger = logging.getLogger(__name__)
 
 
@@ -92,7 +94,7 @@ def native() -> Native:
 
 
 def _declare(library: ctypes.CDLL) -> None:
-    signatures = {
+    signatures: dict[str, Signature] = {
         "prefill_kda_call": (ctypes.POINTER(KdaCall),),
         "prefill_kda_layer": (ctypes.POINTER(KdaLayer),),
         "prefill_attention": (ctypes.POINTER(AttentionCall),),
@@ -101,10 +103,14 @@ def _declare(library: ctypes.CDLL) -> None:
         ),
         "prefill_swiglu": (_ADDRESS, _ADDRESS, _COUNT, _COUNT, _COUNT),
         "prefill_combine": (*(_ADDRESS,) * 4, *(_COUNT,) * 4),
-        **_PACK,
+        **PACK,
     }
+    declare(library, signatures)
+
+
+def declare(library: ctypes.CDLL, signatures: Mapping[str, Signature]) -> None:
+    """Tell ctypes what these functions take and give."""
     for name, arguments in signatures.items():
         function = getattr(library, name)
-        function.argtypes, function.restype = arguments, None
-    for name in _REFUSING:
-        getattr(library, name).restype = ctypes.c_int
+        function.argtypes = arguments
+        function.restype = ctypes.c_int if name in _REFUSING else None

@@ -33,3 +33,8 @@ def buffer(count: int) -> np.ndarray:
     if kept is None or len(kept) < count:
         kept = _kept.buffer = np.empty(count, np.uint8)
     return kept[:count]
+
+
+def forget_buffer() -> None:
+    """Give the memory back; the next payload gets exactly what it needs."""
+    _kept.buffer = None
