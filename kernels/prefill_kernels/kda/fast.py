@@ -10,7 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prefill_kernels.dispatch import Backend, Installed, verdict
 from prefill_kernels.kda.chunk import chunk_kda
+from prefill_kernels.kda.device import prefill_on_device, traits_of
 from prefill_kernels.native import native
 from prefill_kernels.native.library import KdaCall
 
@@ -35,15 +37,8 @@ class KdaInputs(NamedTuple):
 
 def refusal(inputs: KdaInputs) -> str | None:
     """Why the native kernel does not take these, or None."""
-    library, reason = native().library, native().reason
-    if library is None:
-        return reason
-    for name, tensor in inputs._asdict().items():
-        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-            return f"{name} is {tensor.dtype} on {tensor.device.type}, needs float32 on cpu"
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        return "gradients are asked for"
-    return None
+    here = Installed(native=native().reason if native().library is None else None)
+    return verdict(Backend.NATIVE, traits_of(inputs), here).reason or None
 
 
 def prefill_kda(
@@ -53,7 +48,7 @@ def prefill_kda(
     initial_states: Tensor | None = None,
     bounds: Sequence[int] = (),
 ) -> KdaResult:
-    """Run KDA over sequences packed one after another.
+    """Run KDA over sequences packed one after another; on a GPU by `dispatch`, states in float32.
 
     Args:
         inputs: the tokens of all sequences.
@@ -65,7 +60,9 @@ def prefill_kda(
     """
     length, heads, key_dim = inputs.k.shape
     starts = [0, length] if starts is None else list(starts)
-    _check(starts, length, bounds)
+    check_cuts(starts, length, bounds)
+    if inputs.v.is_cuda:
+        return prefill_on_device(inputs, starts, initial_states, bounds)
     shape = (len(starts) - 1, heads, key_dim, inputs.v.shape[-1])
     states = inputs.v.new_zeros(shape) if initial_states is None else initial_states.clone()
     at_bounds = inputs.v.new_zeros((len(bounds), *shape[1:]))
@@ -75,7 +72,8 @@ def prefill_kda(
     return KdaResult(out, states, at_bounds)
 
 
-def _check(starts: Sequence[int], length: int, bounds: Sequence[int]) -> None:
+def check_cuts(starts: Sequence[int], length: int, bounds: Sequence[int]) -> None:
+    """`ValueError` unless starts ascend from 0 to `length`, and bounds within 1 to it."""
     if starts[0] != 0 or starts[-1] != length or any(a >= b for a, b in pairwise(starts)):
         raise ValueError(f"starts {list(starts)} do not ascend from 0 to {length}")
     if any(a >= b for a, b in pairwise([0, *bounds])) or (bounds and bounds[-1] > length):
