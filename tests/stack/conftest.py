@@ -122,7 +122,8 @@ def scene(workers, mqar, tmp_path):
         plan = cloud_plan(
             folder,
             listen=f"127.0.0.1:{free_port()}",
-            gateway_settings={"PREFILL_FAILPOINTS": failpoints},
+            # A segment for every receipt: kills meet the cut too.
+            gateway_settings={"PREFILL_FAILPOINTS": failpoints, "PREFILL_SPOOL_SEGMENT_BYTES": "1"},
         )
         keys, public = tuple(map(new_api_key, plan.tenants)), starting.control.public_bytes
         addresses = [child.address("grpc") for child in starting.workers]
