@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from prefill_fleet.snapshot import (
     KeyEntry,
@@ -16,12 +17,10 @@ from prefill_fleet.snapshot import (
     Rates,
     TenantEntry,
 )
+from sqlalchemy import Row
 
 from prefill_control.access.scopes import Scope
-from prefill_control.datacenters.models import DatacenterPreference
-from prefill_control.keys.models import ApiKey
-from prefill_control.models.models import Price, PriceOverride
-from prefill_control.quotas.models import AMOUNTS, Limits
+from prefill_control.quotas.models import AMOUNTS
 from prefill_control.snapshots.repository import CatalogueRows, TenantRows
 
 # A key that ended longer ago is unknown to gateways: entries must not grow for ever.
@@ -67,7 +66,7 @@ def build_tenant(rows: TenantRows, now: dt.datetime) -> TenantEntry:
     )
 
 
-def _key(key: ApiKey, limits: LimitNumbers | None) -> KeyEntry:
+def _key(key: Row[Any], limits: LimitNumbers | None) -> KeyEntry:
     return KeyEntry(
         key_id=key.id,
         proof=key.key_hash,
@@ -79,16 +78,16 @@ def _key(key: ApiKey, limits: LimitNumbers | None) -> KeyEntry:
     )
 
 
-def _long_ended(key: ApiKey, now: dt.datetime) -> bool:
+def _long_ended(key: Row[Any], now: dt.datetime) -> bool:
     ends = [moment for moment in (key.expires_at, key.revoked_at) if moment is not None]
     return bool(ends) and min(ends) < now - REMEMBER_ENDED
 
 
-def _numbers(limits: Limits) -> LimitNumbers:
+def _numbers(limits: Row[Any]) -> LimitNumbers:
     return LimitNumbers(**{name: getattr(limits, name) for name in AMOUNTS})
 
 
-def _preference(rows: list[DatacenterPreference]) -> PreferenceEntry:
+def _preference(rows: Sequence[Row[Any]]) -> PreferenceEntry:
     if not rows:
         return PreferenceEntry()
     (row,) = rows  # the table holds one a tenant
@@ -102,7 +101,7 @@ def _preference(rows: list[DatacenterPreference]) -> PreferenceEntry:
     )
 
 
-def _spans(rows: Iterable[Price | PriceOverride]) -> dict[str, tuple[PriceSpan, ...]]:
+def _spans(rows: Iterable[Any]) -> dict[str, tuple[PriceSpan, ...]]:
     found: defaultdict[str, list[PriceSpan]] = defaultdict(list)
     for row in sorted(rows, key=lambda each: each.valid_from):
         rates = Rates(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,6 +13,7 @@ from prefill_fleet.snapshot import (
     MAX_ROLL_BYTES,
     Beat,
     Roll,
+    digest_of,
     open_beat,
     open_roll,
     sign_beat,
@@ -22,7 +23,7 @@ from prefill_wire.signing import SigningKey
 from redis.asyncio import Redis
 
 log = structlog.get_logger()
-BATCH = 100
+BATCH = 50
 KEEP_SECONDS = 24 * 3600  # of what is published; nobody may use it after 60 s anyway
 
 
@@ -66,6 +67,16 @@ class SnapshotStore:
     async def _read(self, name: str, limit_bytes: int) -> bytes:
         """At most one byte more than may be there: a longer value is refused by its digest."""
         return cast(bytes, await self._redis.getrange(name, 0, limit_bytes))
+
+    async def digests(self, tenants: Sequence[str]) -> Mapping[str, bytes]:
+        """What the stored entries of these tenants are worth; an absent one is not in it."""
+        found: dict[str, bytes] = {}
+        for start in range(0, len(tenants), BATCH):
+            some = tenants[start : start + BATCH]
+            stored = await self._redis.mget([tenant_key(tenant) for tenant in some])
+            pairs = zip(some, cast("list[bytes | None]", stored), strict=True)
+            found |= {tenant: digest_of(data) for tenant, data in pairs if data is not None}
+        return found
 
     async def renew(self, beat: Beat) -> bool:
         """Only the beat; False when the roll is gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -11,13 +12,13 @@ import structlog
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
+from prefill_control.snapshots.patrol import Patrol
 from prefill_control.snapshots.service import Publisher
 
 log = structlog.get_logger()
 CHANNEL = "prefill_changes"
-GATHER_SECONDS = 0.05  # changes that come together are published together
+GATHER_SECONDS = 0.2  # changes that come together are published together; each writes one roll
 RENEW_SECONDS = 2.0
-ALL_SECONDS = 300.0  # heals what somebody else wrote; seconds of work with 10,000 tenants
 AGAIN_SECONDS = 1.0
 CONNECT_SECONDS = 5.0
 EVERYTHING = None
@@ -26,20 +27,19 @@ AWAY = (OSError, TimeoutError, SQLAlchemyError, RedisError, asyncpg.PostgresErro
 
 
 class Dirty:
-    """Tenants whose entries are behind; `everything` when nobody knows which."""
+    """Tenants whose entries are behind; `event` is set while there is something to publish."""
 
     def __init__(self) -> None:
         self._tenants: set[str] = set()
-        self._everything, self.event = True, asyncio.Event()
-        self.event.set()
+        self._everything, self.event = False, asyncio.Event()
 
-    def add(self, tenant: str) -> None:
-        """A tenant's id, or empty for the catalogue."""
-        self._tenants.add(tenant)
+    def add(self, *tenants: str) -> None:
+        """Tenants' ids, or empty for the catalogue."""
+        self._tenants.update(tenants)
         self.event.set()
 
     def all(self) -> None:
-        """Something may have been missed."""
+        """Nothing of what is published is of use."""
         self._everything = True
         self.event.set()
 
@@ -54,12 +54,11 @@ class Dirty:
 
 async def keep_published(publisher: Publisher, database_url: str) -> None:
     """Runs until it is cancelled; whatever is away now is tried again, and named in the log."""
-    dirty = Dirty()
     while True:
         try:
             async with AsyncExitStack() as stack:
+                dirty = Dirty()
                 lost = await _listen(stack, database_url, dirty)
-                dirty.all()  # what was committed while nobody listened
                 await _publish_until(lost, publisher, dirty)
         except AWAY as error:
             log.warning("snapshots are not published", reason=f"{type(error).__name__}: {error}")
@@ -85,17 +84,28 @@ async def _listen(stack: AsyncExitStack, database_url: str, dirty: Dirty) -> asy
 
 
 async def _publish_until(lost: asyncio.Event, publisher: Publisher, dirty: Dirty) -> None:
-    loop = asyncio.get_running_loop()
-    all_at = loop.time() + ALL_SECONDS
+    """What was committed while nobody listened comes first, and no renewal before it."""
+    loop, patrol = asyncio.get_running_loop(), Patrol(publisher, RENEW_SECONDS)
+    _note(dirty, await patrol.whole_round())
+    dirty.add("")
+    step_at = loop.time() + RENEW_SECONDS
     while not lost.is_set():
-        if loop.time() >= all_at:
-            dirty.all()
-            all_at = loop.time() + ALL_SECONDS
         if await _wait(dirty.event, RENEW_SECONDS):
             await asyncio.sleep(GATHER_SECONDS)
             await publisher.publish(dirty.take())
         else:
             await publisher.renew()
+        if loop.time() >= step_at:
+            _note(dirty, await patrol.step())
+            step_at = loop.time() + RENEW_SECONDS
+
+
+def _note(dirty: Dirty, found: Collection[str] | None) -> None:
+    if found is None:
+        dirty.all()
+    elif found:
+        log.warning("entries were behind", tenants=len(found))
+        dirty.add(*found)
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> bool:
