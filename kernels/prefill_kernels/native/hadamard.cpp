@@ -166,52 +166,44 @@ inline void int4_back(const uint8_t* packed, float scale, float* to) {
   for (int i = 0; i < GROUP; ++i) to[i] *= scale;
 }
 
-// The codes of a group and its scale's bits; `back` takes what they decode to.
-inline uint16_t int4_group(const float* x, uint8_t* __restrict packed, float* back) {
+// The codes of `groups` groups, their scales' bits, and what they decode to in place of `x`; step
+// by step over all of them, so that one's division does not wait for the other's.
+constexpr int BATCH = 32;
+void int4_groups(float* __restrict x, uint16_t* __restrict scales, uint8_t* __restrict packed,
+                 long groups) {
   const float norm = norm_of(GROUP);
-  float mixed[GROUP];
-  std::memcpy(mixed, x, sizeof mixed);
-  each_row<GROUP>(mixed, 1);
-  for (int i = 0; i < GROUP; ++i) mixed[i] *= norm;
-  const float top = peak_of(mixed, GROUP);
-  const uint16_t bits = scale_bits(top / 7.0f, top);
-  const float inverse = inverse_of(wide(bits));
-  int32_t code[GROUP];
-  for (int i = 0; i < GROUP; ++i) code[i] = int32_t(__builtin_rintf(mixed[i] * inverse)) + 8;
-  for (int i = 0; i < GROUP / 2; ++i) packed[i] = uint8_t(code[i] | (code[i + GROUP / 2] << 4));
-  for (int i = 0; i < GROUP; ++i) back[i] = float(code[i] - 8);
-  each_row<GROUP>(back, 1);
-  const float scale = wide(bits) * norm;
-  for (int i = 0; i < GROUP; i += VL) {
-    vf value = load(back + i) * scale;
-    keep(value);  // no product is to be joined with the difference that comes next
-    store(back + i, value);
+  float top[BATCH], inverse[BATCH], scale[BATCH];
+  each_row<GROUP>(x, groups);
+  for (long i = 0; i < groups * GROUP; ++i) x[i] *= norm;
+  for (long g = 0; g < groups; ++g) top[g] = peak_of(x + g * GROUP, GROUP);
+  for (long g = 0; g < groups; ++g) {
+    scales[g] = scale_bits(top[g] / 7.0f, top[g]);
+    scale[g] = wide(scales[g]) * norm;
+    inverse[g] = inverse_of(wide(scales[g]));
   }
-  return bits;
+  for (long g = 0; g < groups; ++g, x += GROUP, packed += GROUP / 2) {
+    int32_t code[GROUP];
+    for (int i = 0; i < GROUP; ++i) code[i] = int32_t(__builtin_rintf(x[i] * inverse[g]));
+    for (int i = 0; i < GROUP / 2; ++i)
+      packed[i] = uint8_t((code[i] + 8) | ((code[i + GROUP / 2] + 8) << 4));
+    for (int i = 0; i < GROUP; ++i) x[i] = float(code[i]);
+    each_row<GROUP>(x, 1);
+    for (int i = 0; i < GROUP; ++i) x[i] *= scale[g];
+  }
 }
 
 template <class T>
 bool int4_encode(const T* from, uint16_t* scales, uint8_t* packed, long items, Told* told) {
   if (!(peak_of(from, items) <= LARGEST)) return false;
-  int32_t error[GROUP] = {}, peak[GROUP] = {};  // sizes compared as whole numbers, lane by lane
-  for (long first = 0; first < items; first += GROUP, ++scales, packed += GROUP / 2) {
-    const long count = std::min<long>(GROUP, items - first);
-    float x[GROUP], back[GROUP];
-    if (count == GROUP) {
-      for (int i = 0; i < GROUP; ++i) x[i] = wide(from[first + i]);
-    } else {
-      for (int i = 0; i < GROUP; ++i) x[i] = i < count ? wide(from[first + i]) : 0;
-    }
-    *scales = int4_group(x, packed, back);
-    for (int i = 0; i < GROUP; ++i) {
-      const int32_t off = int32_t(bits_of(back[i] - x[i]) & 0x7FFFFFFF);
-      const int32_t size = int32_t(bits_of(back[i]) & 0x7FFFFFFF);
-      error[i] = std::max(error[i], i < count ? off : 0);
-      peak[i] = std::max(peak[i], i < count ? size : 0);
-    }
+  for (long first = 0; first < items; first += BATCH * GROUP) {
+    const long count = std::min<long>(BATCH * GROUP, items - first);
+    const long groups = (count + GROUP - 1) / GROUP;
+    float x[BATCH * GROUP];
+    for (long i = 0; i < count; ++i) x[i] = wide(from[first + i]);
+    std::fill(x + count, x + groups * GROUP, 0.0f);
+    int4_groups(x, scales + first / GROUP, packed + first / 2, groups);
+    compare(from + first, x, count, told);
   }
-  told->error = float_of(uint32_t(*std::max_element(error, error + GROUP)));
-  told->decoded_peak = float_of(uint32_t(*std::max_element(peak, peak + GROUP)));
   return true;
 }
 
