@@ -1,18 +1,25 @@
 """What the platform's benches measure with: latencies that count from when a call was due."""
 
 import asyncio
+import signal
+import subprocess
 from dataclasses import replace
 
 import pytest
+from prefill_cloud import PrefillCloudError
 from prefill_stack.benches import gateway, names
+from prefill_stack.benches import recovery as recovery_bench
 from prefill_stack.load.crowd import CrowdPlan
 from prefill_stack.load.http import Lines, Refused, request
 from prefill_stack.load.open_loop import Measured, Offered, closed_loop, open_loop
 from prefill_stack.load.over_grant import BURST, Hammered
+from prefill_stack.load.recovery import recovery
+from prefill_stack.platform.keeper import Keeper, Kept
+from prefill_wire.status import StatusCode
 
 
 def test_the_benches_are_known():
-    assert {"api", "gateway", "up"} <= set(names())
+    assert {"api", "gateway", "recovery", "up"} <= set(names())
 
 
 def test_arrivals_are_as_many_as_offered_and_the_same_every_time():
@@ -64,6 +71,39 @@ async def test_another_answer_than_200_ends_a_bench():
     server.close()
 
 
+class Killable:
+    """A part of the platform that is a process of the test's."""
+
+    def __init__(self, name):
+        self.name, self.process = name, subprocess.Popen(["sleep", "600"])
+        self.pid = self.process.pid
+
+
+async def test_a_recovery_lasts_until_what_was_killed_serves_again():
+    part, asked, other = Killable("control"), [], Killable("redis")
+    keeper = Keeper(say=lambda line: None, kept=[Kept(other), Kept(part)])
+
+    async def serve():
+        asked.append(part.process.wait(timeout=10))
+        if len(asked) < 3:
+            raise PrefillCloudError(StatusCode.WORKER_LOST, "not yet")
+
+    try:
+        assert await recovery(keeper, "control", serve) > 0
+        assert asked == [-signal.SIGKILL] * 3
+        assert other.process.poll() is None  # the twin: nothing else was killed
+    finally:
+        other.process.kill()
+        other.process.wait()
+
+
+@pytest.mark.nightly
+def test_the_recovery_bench_kills_every_part():
+    found = recovery_bench.run()
+    parts = {"control_plane_seconds", "postgres_seconds", "redis_seconds", "gateway_seconds"}
+    assert all(found[name] > 0 for name in parts)
+
+
 @pytest.mark.nightly
 def test_the_gateway_bench_measures_both_sides():
     found = gateway.run((10.0,), 1.0, 1)
@@ -80,4 +120,5 @@ def test_the_api_bench_answers_every_question():
     found = api.run(CrowdPlan(tenants=50, receipts=5_000))
     asked = {"key_checks_per_second", "key_check_p99_ms", "list_p99_ms", "usage_p99_ms"}
     assert all(found[name] > 0 for name in asked)
+    assert 0 < found["snapshot_change_p50_seconds"] <= found["snapshot_change_p99_seconds"]
     assert 0 <= found["over_grant_fraction"] <= 1

@@ -4,6 +4,8 @@ Key checks are those that every prefill meets: in one process, as a gateway make
 and limits, while the control plane publishes. `rest_key_checks_per_second` is the same question
 over `POST /v1/key-checks` at one control-plane process, as fast as 8 callers get answers. Lists and
 usage go over REST, in open loop, by callers who are all different and so never remembered.
+`snapshot_change_p99_seconds` is how long a revoked key or a changed limit takes from the request to
+a gateway's decision, with everybody published and lists being read meanwhile.
 """
 
 import asyncio
@@ -15,10 +17,12 @@ if TYPE_CHECKING:
     from prefill_stack.load.control_stand import ControlStand
     from prefill_stack.load.crowd import CrowdPlan
     from prefill_stack.load.http import Lines
+    from prefill_stack.load.open_loop import Call
 
 CHECKS_PER_SECOND, CHECK_SECONDS = 4_000.0, 6.0
 READS_PER_SECOND, READ_SECONDS = 25.0, 16.0
 OPERATOR_CALLS = 10
+CHANGE_READS_PER_SECOND, CHANGE_SECONDS = 5.0, 30.0
 REST_CALLERS, REST_CALLS = 8, 500
 HAMMER_SECONDS = 8.0
 LINES = 16
@@ -29,7 +33,8 @@ USAGES = (
     "/v1/usage",
 )
 LIMITS = {"least_key_checks_per_second": 3_000, "most_key_check_p99_ms": 20,
-          "most_list_p99_ms": 100, "most_usage_p99_ms": 100, "most_over_grant": 0.005}  # fmt: skip
+          "most_list_p99_ms": 100, "most_usage_p99_ms": 100, "most_over_grant": 0.005,
+          "most_snapshot_change_p99_seconds": 5}  # fmt: skip
 
 
 def run(plan: "CrowdPlan | None" = None) -> dict[str, object]:
@@ -61,6 +66,7 @@ async def _measure(stand: "ControlStand") -> dict[str, object]:
         found |= await _reads("list", LISTS, stand, lines)
         found |= await _reads("usage", USAGES, stand, lines)
         found |= await _operator_reads(stand, lines)
+        found |= await _changes(stand, lines)
     hammered = await hammer(stand.gateway_redis_url, HAMMER_SECONDS)
     return {
         **found,
@@ -104,18 +110,24 @@ async def _rest_checks(stand: "ControlStand", lines: "Lines") -> dict[str, objec
     }
 
 
-async def _reads(
-    name: str, paths: Sequence[str], stand: "ControlStand", lines: "Lines"
-) -> dict[str, object]:
-    """Tenants' own reads; every fifth is by the one with a tenth of all receipts."""
+def _reader(paths: Sequence[str], stand: "ControlStand", lines: "Lines") -> "Call":
+    """Reads of tenants' own rows; every fifth is by the one with a tenth of all receipts."""
     from prefill_stack.load.http import request
-    from prefill_stack.load.open_loop import Offered, cpu_seconds, open_loop
 
     async def read(number: int) -> None:
         caller = 0 if number % 5 == 0 else (number * 37) % len(stand.secrets)
         path = paths[number % len(paths)]
         await lines.ask(request("GET", path, stand.secrets[caller]))
 
+    return read
+
+
+async def _reads(
+    name: str, paths: Sequence[str], stand: "ControlStand", lines: "Lines"
+) -> dict[str, object]:
+    from prefill_stack.load.open_loop import Offered, cpu_seconds, open_loop
+
+    read = _reader(paths, stand, lines)
     await open_loop(Offered(10.0, 2.0), read)
     before = cpu_seconds(stand.pid)
     measured = await open_loop(Offered(READS_PER_SECOND, READ_SECONDS), read)
@@ -141,3 +153,21 @@ async def _operator_reads(stand: "ControlStand", lines: "Lines") -> dict[str, ob
         measured = await closed_loop(1, OPERATOR_CALLS, read)
         found[path] = measured.quantile_ms(0.5)
     return {"operator_p50_ms": found}
+
+
+async def _changes(stand: "ControlStand", lines: "Lines") -> dict[str, object]:
+    from prefill_stack.load.changes import change_seconds
+    from prefill_stack.load.open_loop import Measured, Offered, cpu_seconds, open_loop
+
+    reads = Offered(CHANGE_READS_PER_SECOND, CHANGE_SECONDS)
+    reading = asyncio.create_task(open_loop(reads, _reader(LISTS, stand, lines)))
+    before = cpu_seconds(stand.pid)
+    seconds = await change_seconds(stand, lines)
+    await reading
+    measured = Measured(seconds, sum(seconds))
+    return {
+        "snapshot_change_p99_seconds": measured.quantile_ms(0.99) / 1000,
+        "snapshot_change_p50_seconds": measured.quantile_ms(0.5) / 1000,
+        "snapshot_changes": len(seconds),
+        "snapshot_change_cpu_seconds": round(cpu_seconds(stand.pid) - before, 2),
+    }

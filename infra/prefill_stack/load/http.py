@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -13,9 +14,12 @@ class Refused(Exception):
     """An answer that the bench did not ask for."""
 
 
-def request(verb: str, path: str, credential: str, body: bytes = b"") -> bytes:
-    """One HTTP/1.1 request on a connection that is kept."""
+def request(
+    verb: str, path: str, credential: str, body: bytes = b"", headers: Sequence[str] = ()
+) -> bytes:
+    """One HTTP/1.1 request on a connection that is kept; `headers` are whole lines."""
     lines = [f"{verb} {path} HTTP/1.1", "Host: bench", f"Authorization: Bearer {credential}"]
+    lines += headers
     if body:
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     return "\r\n".join([*lines, "", ""]).encode() + body
@@ -51,7 +55,7 @@ class Lines:
                 await writer.wait_closed()
 
     async def ask(self, wanted: bytes) -> bytes:
-        """The body of a 200; raises `Refused` for any other answer."""
+        """The body of a success; raises `Refused` for any other answer."""
         reader, writer = await self._free.get()
         if reader.at_eof():  # servers close what was idle for some seconds
             writer.close()
@@ -61,6 +65,6 @@ class Lines:
         start = head.index(b"content-length:") + len(b"content-length:")
         body = await reader.readexactly(int(head[start : head.index(b"\r", start)]))
         self._free.put_nowait((reader, writer))
-        if b" 200 " not in head[:16]:
+        if not head[:16].split()[1].startswith(b"2"):
             raise Refused(f"{head[:16]!r}: {body[:300]!r}")
         return body

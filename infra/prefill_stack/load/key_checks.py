@@ -49,21 +49,34 @@ class GatewayChecks:
 
 
 @asynccontextmanager
-async def gateway_checks(stand: ControlStand) -> AsyncIterator[GatewayChecks]:
-    """The parts of a gateway process, fed by what the control plane publishes meanwhile."""
+async def fed_state(stand: ControlStand) -> AsyncIterator[SnapshotState]:
+    """What a gateway knows, fed by what the control plane publishes: everybody, to begin with."""
     redis, state = connect(stand.gateway_redis_url), SnapshotState()
     feed = SnapshotFeed(redis, stand.control_public_key, state, CollectorRegistry())
-    limiter = Limiter(RedisStore(redis, "bench-gateway", steady_us), steady_us)
-    tasks = [asyncio.create_task(feed.watch()), asyncio.create_task(limiter.run())]
-    keys = SnapshotKeys(state, stand.api_key_pepper, lambda: time.time_ns() // 1_000_000)
+    task = asyncio.create_task(feed.watch())
     try:
         async with asyncio.timeout(WAIT_SECONDS):
             while len(state.by_proof) < len(stand.secrets):  # noqa: ASYNC110 (nothing tells)
                 await asyncio.sleep(0.1)
-        yield GatewayChecks(keys, limiter, stand.secrets)
+        yield state
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await redis.aclose()
+
+
+@asynccontextmanager
+async def gateway_checks(stand: ControlStand) -> AsyncIterator[GatewayChecks]:
+    """The parts of a gateway process that a check goes through."""
+    redis = connect(stand.gateway_redis_url)
+    limiter = Limiter(RedisStore(redis, "bench-gateway", steady_us), steady_us)
+    task = asyncio.create_task(limiter.run())
+    try:
+        async with fed_state(stand) as state:
+            keys = SnapshotKeys(state, stand.api_key_pepper, lambda: time.time_ns() // 1_000_000)
+            yield GatewayChecks(keys, limiter, stand.secrets)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
         await limiter.settle()
         await redis.aclose()
