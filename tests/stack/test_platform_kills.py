@@ -12,11 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
+import httpx
 import pytest
 from prefill_cloud import PrefillCloudError
 from prefill_cloud.manage import KeyValues, ManagementError
+from prefill_data.process import now_ms
+from prefill_fleet.names import BEAT_KEY
+from prefill_fleet.snapshot import open_beat
 from prefill_wire.certificate import verify_certificate
 from prefill_wire.receipt import verify_receipt
+from redis.asyncio import Redis
 
 # Tests are no package: the classes beside them are found by their folder.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,9 +29,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from whole_platform import HOME, LOOK_SECONDS, eventually, prompt, running
 
 SERVICES = ("control", "postgres", "redis")
+UNHEARD = "NETWORK_UNAVAILABLE"
 GATEWAY = f"{HOME}-gateway"
 ROUNDS = 12
-HELD_SECONDS = 50.0  # of the 60 that what a gateway knows holds
+REFUSALS = 3  # of prefills, after what gateways know has ended
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +50,15 @@ class Bill:
     amount_micros: int
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one prefill; the code is empty for a state. Unix milliseconds."""
+
+    began_ms: int
+    ended_ms: int
+    code: str = ""
+
+
 @dataclass
 class Load:
     """Prefills and REST writes, each one after the other; what was acknowledged is remembered."""
@@ -52,18 +67,21 @@ class Load:
     bills: list = field(default_factory=list)
     keys: dict = field(default_factory=dict)  # id -> secret
     failed: Counter = field(default_factory=Counter)
+    outcomes: list = field(default_factory=list)
 
     async def prefills(self):
         async with self.here.client() as client:
             while True:
-                tokens = prompt(random.randrange(1 << 40), 70)
+                tokens, began_ms, code = prompt(random.randrange(1 << 40), 70), now_ms(), ""
                 try:
                     state = await client.prefill(tokens, *self.here.model, deadline_seconds=30)
                 except PrefillCloudError as error:
-                    self.failed[error.code.name] += 1
+                    code = error.code.name
+                    self.failed[code] += 1
                 else:
                     bill = (state.receipt.receipt_id, state.receipt.token_count)
                     self.bills.append(Bill(*bill, state.amount_micros))
+                self.outcomes.append(Outcome(began_ms, now_ms(), code))
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def writes(self):
@@ -204,22 +222,66 @@ async def test_known_keys_prefill_while_everything_else_is_away(here):
     await settled(here, load)
 
 
+async def last_word(here):
+    """Until when (Unix ms) the last that a control plane said holds, once its gateway has it."""
+    async with Redis.from_url(here.part("redis")._service.url("control")) as redis:
+        beat = open_beat(here.platform.control_public_key, await redis.get(BEAT_KEY))
+    metrics = f"http://{here.part(GATEWAY).child.address('metrics')}/metrics"
+
+    async def has_it():
+        async with httpx.AsyncClient(trust_env=False) as http:
+            lines = (await http.get(metrics)).text.splitlines()
+        (line,) = [each for each in lines if each.startswith("prefill_gateway_snapshot_version ")]
+        return float(line.split()[1]) == beat.version
+
+    await eventually(has_it)
+    return beat.valid_until_ms
+
+
+def wrong_outcomes(outcomes, until_ms):
+    """Refused while what is known held, or afterwards anything but refused for that reason."""
+    early = [each for each in outcomes if each.ended_ms < until_ms and each.code]
+    late = [each for each in outcomes if each.began_ms >= until_ms and each.code != UNHEARD]
+    return early + late
+
+
 @pytest.mark.nightly
-async def test_what_is_known_holds_for_almost_a_minute(here):
+async def test_what_is_known_holds_for_its_minute_and_not_longer(here, record_property):
     times = {name: kept(here, name).restarts + 1 for name in SERVICES}
     async with load_on(here) as load:
         with held_down(here, SERVICES):
-            for name in SERVICES:
+            here.kill("control").wait(timeout=60)
+            until_ms, first = await last_word(here), len(load.outcomes)
+            killed_ms = now_ms()
+            for name in ("postgres", "redis"):
                 here.kill(name).wait(timeout=60)
-            failed = load.failed.total()
-            ends = asyncio.get_running_loop().time() + HELD_SECONDS
-            while asyncio.get_running_loop().time() < ends:
-                await load.more(1, 0)
-            refused = {c: n for c, n in load.failed.items() if c != "NETWORK_UNAVAILABLE"}
-            assert not refused, (refused, failed)
+
+            async def refused():
+                return sum(each.began_ms >= until_ms for each in load.outcomes) >= REFUSALS
+
+            await eventually(refused)
+            assert not any(here.part(name).alive for name in SERVICES)
+            outcomes = load.outcomes[first:]
         for name in SERVICES:
             await here.restarted(name, times[name])
+        await load.more(2, 2)
+    assert wrong_outcomes(outcomes, until_ms) == []
+    last_ms = max(each.ended_ms for each in outcomes if not each.code)
+    record_property("prefills_while_away", sum(not each.code for each in outcomes))
+    record_property("last_prefill_seconds_after_the_kills", (last_ms - killed_ms) / 1000)
+    record_property("entries_valid_seconds_after_the_kills", (until_ms - killed_ms) / 1000)
+    await newest_key_works(here, load)
     await settled(here, load)
+
+
+@pytest.mark.parametrize(
+    "outcome", [Outcome(1, 9, UNHEARD), Outcome(1, 9, "RATE_LIMITED"), Outcome(10, 11),
+                Outcome(10, 11, "RATE_LIMITED")],
+)  # fmt: skip
+def test_the_detector_of_early_and_late_refusals_fires(outcome):
+    fine = [Outcome(1, 9), Outcome(9, 11), Outcome(9, 11, UNHEARD), Outcome(10, 11, UNHEARD)]
+    assert wrong_outcomes(fine, 10) == []
+    assert wrong_outcomes([*fine, outcome], 10) == [outcome]
 
 
 @pytest.mark.nightly
