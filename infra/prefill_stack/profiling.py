@@ -88,7 +88,8 @@ def sample_of(state: "PrefilledState") -> "PrefillSample":
     from prefill_data.planner.measured import RAW, PrefillSample
 
     receipt = state.receipt
-    used = {state.manifest.codec: receipt.state_bytes_sent}
+    used = dict.fromkeys(state.codecs.values(), receipt.state_bytes_sent)
+    used = used if len(used) == 1 else {}  # of several together no one's bytes are known
     return PrefillSample(
         tokens=receipt.token_count - 1,
         cached_tokens=receipt.cached_tokens,
@@ -98,14 +99,14 @@ def sample_of(state: "PrefilledState") -> "PrefillSample":
 
 
 def coded_bytes(state: "PrefilledState") -> dict[str, int]:
-    """Bytes of this state under every codec of the platform that changes them."""
+    """Bytes of this state under every lossless codec that changes them."""
     from prefill_kernels import pack
 
     elements = {
         entry.spec.key: pack.ElementType(entry.spec.dtype) for entry in state.manifest.tensors
     }
     sizes = {}
-    for name in pack.names():
+    for name in pack.lossless_names():
         if name == UNCODED:
             continue
         codec = pack.codec(name)
@@ -168,7 +169,11 @@ async def measure(
 
         async def prefill(tokens: np.ndarray) -> "PrefilledState":
             return await client.prefill(
-                tokens, served.identity, engine.schema, deadline_seconds=protocol.deadline_seconds
+                tokens,
+                served.identity,
+                engine.schema,
+                deadline_seconds=protocol.deadline_seconds,
+                codec_policy="exact",
             )
 
         return await measure_prefills(prefill, engine.vocab_size, protocol)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from prefill_kernels.pack import names as codec_names
 from prefill_wire.certificate import verify_certificate
 from prefill_wire.errors import IdentityError
 from prefill_wire.limits import SUPPORTED_WIRE_VERSIONS
@@ -12,9 +11,6 @@ from prefill_wire.status import StatusCode
 from prefill_cloud.endpoint import Endpoint
 from prefill_cloud.errors import PrefillCloudError, error_for
 from prefill_cloud.request import PrefillRequest
-
-# The best ratio first: a WAN is slower than any lossless codec.
-OFFERED_CODECS = tuple(reversed(codec_names()))
 
 
 def check_accept(
@@ -30,9 +26,6 @@ def check_accept(
     if accept.wire_version not in SUPPORTED_WIRE_VERSIONS:
         message = f"the gateway chose wire version {accept.wire_version}."
         raise error_for(StatusCode.UNSUPPORTED_WIRE_VERSION, message, accept.request_id)
-    if accept.codec not in OFFERED_CODECS:
-        message = f"the gateway chose codec {accept.codec[:40]!r}, which was not offered."
-        raise error_for(StatusCode.UNSUPPORTED_CODEC, message, accept.request_id)
     if 0 < request.max_price_micros < accept.price_bound_micros:
         message = f"the price of up to {accept.price_bound_micros} micros is above the cap of "
         message += f"{request.max_price_micros}."

@@ -9,20 +9,23 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 from prefill_wire.errors import WireError
+from prefill_wire.expected import ExpectedState
 from prefill_wire.limits import MAX_CONNECTIONS, SUPPORTED_WIRE_VERSIONS
 from prefill_wire.pb import prefill_pb2
-from prefill_wire.receiver import ExpectedState, StateReceiver, VerifiedState
+from prefill_wire.receiver import StateReceiver, VerifiedState
 from prefill_wire.sealing import AttemptContext, AttemptKeys, OneTimeKey
 from prefill_wire.status import StatusCode
 
-from prefill_cloud.acceptance import OFFERED_CODECS, check_accept, data_endpoint
+from prefill_cloud.acceptance import check_accept, data_endpoint
 from prefill_cloud.clock import Clock, Deadline
 from prefill_cloud.connection import DataTarget
 from prefill_cloud.download import Download, PrefillProgress
 from prefill_cloud.errors import PrefillCloudError, error_for, refused_by_wire
 from prefill_cloud.exchange import Exchange
 from prefill_cloud.intake import Intake, decode_payload
+from prefill_cloud.link import LinkEstimate
 from prefill_cloud.logs import logger
+from prefill_cloud.quality import allowed_codecs
 from prefill_cloud.request import PrefillRequest
 from prefill_cloud.state import PrefilledState
 from prefill_cloud.timeline import Timeline
@@ -48,6 +51,7 @@ class Attempt:
     deadline: Deadline
     connections: int
     threads: Executor
+    link: LinkEstimate
     tuning: Tuning
     clock: Clock
     on_progress: Callable[[PrefillProgress], None] | None = None
@@ -70,7 +74,9 @@ class Attempt:
     async def _run(self, patience: asyncio.Timeout) -> PrefilledState:
         started = self.clock.monotonic()
         message = self.request.open_message(
-            codecs=OFFERED_CODECS, one_time_public_key=self.one_time_key.public_bytes, deadline_ms=1
+            one_time_public_key=self.one_time_key.public_bytes,
+            link_bytes_per_second=self.link.bytes_per_second,
+            deadline_ms=1,
         )
         gateway, accept = await self.exchange.open(message, self.deadline)
         self.request_id = accept.request_id[:256]
@@ -105,6 +111,7 @@ class Attempt:
             usable = min(accept.max_connections, MAX_CONNECTIONS, self.connections)
             count = await download.run(max(1, usable))
             downloaded = self.clock.monotonic()
+            self.link.measured(download.wire_bytes, download.wire_seconds)
             claim = await self._claim(gateway, accept, receiver.root(), count, lease=lease)
             claim_seconds = self.clock.monotonic() - downloaded
             now_ms = self.clock.unix_ms()
@@ -154,7 +161,9 @@ class Attempt:
             numerics_profile=identity.numerics_profile,
             one_time_key_hash=self.one_time_key.key_hash,
             offered_wire_versions=SUPPORTED_WIRE_VERSIONS,
-            offered_codecs=OFFERED_CODECS,
+            offered_codecs=self.request.offered_codecs,
+            codec_policy=self.request.codec_policy,
+            allowed_codecs=allowed_codecs(self.request.codec_policy),
             fencing_epoch=accept.fencing_epoch,
             worker_id=accept.worker_id,
             worker_certificate=accept.worker_certificate,

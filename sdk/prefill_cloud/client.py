@@ -25,8 +25,10 @@ from prefill_cloud.errors import error_for
 from prefill_cloud.exchange import Exchange
 from prefill_cloud.hints import ThresholdHint
 from prefill_cloud.keyring import Keyring
+from prefill_cloud.link import LinkEstimate
 from prefill_cloud.models import ServedModel, served_models
 from prefill_cloud.options import Fallback
+from prefill_cloud.quality import DEFAULT_POLICY, CodecPolicy, check_policy
 from prefill_cloud.request import Buffers, PrefillRequest, names, token_array
 from prefill_cloud.session import AsyncSession
 from prefill_cloud.state import PrefilledState
@@ -46,6 +48,9 @@ class AsyncClient:
     the control plane's Ed25519 key (32 bytes), which vouches for workers. `tls_roots`: PEM bytes,
     the system's roots when absent. `connections`: 1 to 4 data connections a prefill.
     `fallback`: what sessions do when the cloud cannot help; `prefill` itself always raises.
+    `codec_policy`: how states travel unless a call says otherwise. `exact`; `near-lossless`, the
+    default of `prefill`; `compact`; `auto`, whatever is here soonest and near-lossless. Sessions
+    without one ask `exact` for answers that must be repeatable: greedy ones, and seeded ones.
     """
 
     def __init__(
@@ -57,17 +62,20 @@ class AsyncClient:
         tls_roots: bytes | None = None,
         connections: int = MAX_CLIENT_CONNECTIONS,
         fallback: Fallback = "availability",
+        codec_policy: CodecPolicy | None = None,
         tuning: Tuning | None = None,
         clock: Clock | None = None,
     ) -> None:
         _check_options(api_key, control_public_key, connections, fallback)
+        check_policy(codec_policy)
         self.clock, self.fallback = clock or Clock(), fallback
+        self.codec_policy = codec_policy
         self._tuning, self._connections = tuning or Tuning(), connections
         self._keyring = Keyring(self.clock.random)
         self._threads = ThreadPoolExecutor(_OPENING_THREADS, thread_name_prefix="prefill-open")
         self._channels = Channels(tls_roots)
         self._sessions: list[AsyncSession] = []
-        self.hint = ThresholdHint(self.clock)
+        self.hint, self._link = ThresholdHint(self.clock), LinkEstimate()
 
         @cache
         def tls() -> ssl.SSLContext:
@@ -126,6 +134,7 @@ class AsyncClient:
         residency: Sequence[str] = (),
         max_price_micros: int = 0,
         idempotency_key: str | None = None,
+        codec_policy: CodecPolicy | None = None,
         on_progress: Callable[[PrefillProgress], None] | None = None,
         local_prefix_tokens: int = 0,
     ) -> PrefilledState:
@@ -134,7 +143,7 @@ class AsyncClient:
         Never prefills locally: raises the exception that the status table names (`UseLocalError`
         when the cloud advises so), with the buffers zeroed. `datacenters` is an ordered wish,
         `residency` a hard rule; `max_price_micros` 0 means no cap. The same `idempotency_key` and
-        request give the same attempt.
+        request give the same attempt. `codec_policy`: the client's, else `near-lossless`.
         """
         check_deadline(deadline_seconds)
         deadline = Deadline.after(self.clock, deadline_seconds)
@@ -148,6 +157,7 @@ class AsyncClient:
             max_price_micros=max_price_micros,
             local_prefix_tokens=local_prefix_tokens,
             idempotency_key=key,
+            codec_policy=codec_policy or self.codec_policy or DEFAULT_POLICY,
             buffers=buffers,
         )
         attempt = Attempt(
@@ -158,6 +168,7 @@ class AsyncClient:
             deadline=deadline,
             connections=self._connections,
             threads=self._threads,
+            link=self._link,
             tuning=self._tuning,
             clock=self.clock,
             on_progress=on_progress,

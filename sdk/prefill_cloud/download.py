@@ -59,15 +59,20 @@ class Download:
         self._lost = ConnectionLost("no connection was tried")
         self._failed: PrefillCloudError | WireError | None = None
         self._tokens = (0, 0)
-        self.received_bytes = 0
+        self.received_bytes = self.first_chunk_bytes = 0
         self.first_chunk_seconds: float | None = None
         self.last_chunk_seconds = 0.0
 
     @property
     def wire_seconds(self) -> float:
-        """From the first chunk to the last."""
+        """From the first chunk to the last: `wire_bytes` came meanwhile."""
         first = self.first_chunk_seconds
         return 0.0 if first is None else self.last_chunk_seconds - first
+
+    @property
+    def wire_bytes(self) -> int:
+        """Bytes of every chunk but the first, whose beginning nobody timed."""
+        return self.received_bytes - self.first_chunk_bytes
 
     async def run(self, connections: int) -> int:
         """Pull everything; the number of chunks. Raises `PrefillCloudError` or a `WireError`."""
@@ -176,7 +181,7 @@ class Download:
     def _count(self, size_bytes: int) -> None:
         now = self._clock.monotonic()
         if self.first_chunk_seconds is None:
-            self.first_chunk_seconds = now
+            self.first_chunk_seconds, self.first_chunk_bytes = now, size_bytes
         self.last_chunk_seconds = now
         self.received_bytes += size_bytes
 

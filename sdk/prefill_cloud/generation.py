@@ -14,6 +14,7 @@ from prefill_cloud.clock import check_deadline
 from prefill_cloud.decode.sampling import Sampling
 from prefill_cloud.errors import error_for
 from prefill_cloud.policy import Route
+from prefill_cloud.quality import CodecPolicy, check_policy
 from prefill_cloud.timeline import Timeline
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, str]] | np.ndarray
@@ -33,6 +34,7 @@ class Options(TypedDict, total=False):
     residency: Sequence[str]
     max_price_micros: int
     idempotency_key: str | None
+    codec_policy: CodecPolicy | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +42,8 @@ class Wish:
     """One generation's options, checked.
 
     `stop`: strings and token ids that end it. `deadline_seconds`: until the prompt is prefilled,
-    wherever that is; decoding takes as long as it takes.
+    wherever that is; decoding takes as long as it takes. `codec_policy`: how the state travels;
+    by default the client's, and without one `exact` where the answer is `repeatable`.
     """
 
     max_new_tokens: int = 256
@@ -53,6 +56,7 @@ class Wish:
     residency: Sequence[str] = ()
     max_price_micros: int = 0
     idempotency_key: str | None = None
+    codec_policy: CodecPolicy | None = None
     sampling: Sampling = field(init=False)
 
     def __post_init__(self) -> None:
@@ -60,8 +64,14 @@ class Wish:
             message = f"max_new_tokens is {self.max_new_tokens}, not 1 or more."
             raise error_for(StatusCode.MALFORMED_REQUEST, message)
         check_deadline(self.deadline_seconds)
+        check_policy(self.codec_policy)
         sampling = Sampling(temperature=self.temperature, top_p=self.top_p, seed=self.seed)
         object.__setattr__(self, "sampling", sampling)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same call has to give the same tokens again, wherever it is prefilled."""
+        return self.temperature == 0.0 or self.seed is not None
 
     @property
     def stop_strings(self) -> list[str]:
@@ -93,7 +103,7 @@ class Generation:
     `tokens`: all that were generated, a stop token included; `text` ends before what stopped it
     and is empty without a vocabulary. `route` says where the prompt was prefilled, `reason` why;
     `fallback_code` is set when the cloud was asked and could not. `request_id` is empty when no
-    attempt was opened; receipt, bytes and amount are the cloud's, or nothing.
+    attempt was opened; codec policy, receipt, bytes and amount are the cloud's, or nothing.
     """
 
     tokens: list[int] = field(repr=False)
@@ -105,6 +115,7 @@ class Generation:
     request_id: str
     prompt_tokens: int
     timeline: Timeline
+    codec_policy: str
     bytes_raw: int
     bytes_sent: int
     amount_micros: int

@@ -7,6 +7,7 @@ from typing import Literal, TypedDict
 
 from prefill_cloud.clock import Clock
 from prefill_cloud.download import PrefillProgress
+from prefill_cloud.quality import CodecPolicy
 from prefill_cloud.request import Buffers
 from prefill_cloud.tuning import Tuning
 
@@ -19,6 +20,7 @@ class ClientOptions(TypedDict, total=False):
     tls_roots: bytes | None
     connections: int
     fallback: Fallback
+    codec_policy: CodecPolicy | None
     tuning: Tuning | None
     clock: Clock | None
 
@@ -31,5 +33,6 @@ class PrefillOptions(TypedDict, total=False):
     residency: Sequence[str]
     max_price_micros: int
     idempotency_key: str | None
+    codec_policy: CodecPolicy | None
     on_progress: Callable[[PrefillProgress], None] | None
     local_prefix_tokens: int

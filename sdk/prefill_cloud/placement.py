@@ -18,6 +18,7 @@ from prefill_cloud.generation import Wish
 from prefill_cloud.logs import logger
 from prefill_cloud.pace import Pace
 from prefill_cloud.policy import Decision, Route, Situation, decide
+from prefill_cloud.quality import CodecPolicy, policy_of_answer
 from prefill_cloud.state import PrefilledState
 from prefill_cloud.timeline import Timeline
 
@@ -47,6 +48,7 @@ class _Job:
 
     tokens: np.ndarray
     wish: Wish
+    policy: CodecPolicy
     deadline: Deadline
     prefix_tokens: int
     reserve_seconds: float
@@ -102,10 +104,14 @@ class Placement:
     async def _job(self, tokens: np.ndarray, wish: Wish, on_progress: OnProgress | None) -> _Job:
         deadline = Deadline.after(self._clock, wish.deadline_seconds)
         capacity = len(tokens) + wish.max_new_tokens
-        prefix = await self._thread.call(lambda: self._engine.prefix(tokens, capacity))
+        policy = self._policy(wish)
+        prefix = await self._thread.call(
+            lambda: self._engine.prefix(tokens, capacity, exact=policy == "exact")
+        )
         return _Job(
             tokens=tokens,
             wish=wish,
+            policy=policy,
             deadline=deadline,
             prefix_tokens=prefix,
             reserve_seconds=self.pace.reserve_seconds(
@@ -113,6 +119,10 @@ class Placement:
             ),
             on_progress=on_progress,
         )
+
+    def _policy(self, wish: Wish) -> CodecPolicy:
+        clients = None if self._client is None else self._client.codec_policy
+        return policy_of_answer(wish.codec_policy, clients, repeatable=wish.repeatable)
 
     def _decide(self, job: _Job, client: AsyncClient) -> Decision:
         return decide(
@@ -137,6 +147,7 @@ class Placement:
             residency=wish.residency,
             max_price_micros=wish.max_price_micros,
             idempotency_key=wish.idempotency_key,
+            codec_policy=job.policy,
             on_progress=job.on_progress,
             local_prefix_tokens=job.prefix_tokens,
         )
@@ -155,8 +166,9 @@ class Placement:
 
     async def _locally(self, job: _Job, why: _Why) -> Prefilled:
         engine, started = self._engine, self._clock.monotonic()
+        exact = job.policy == "exact"
         handle = await self._thread.call(
-            lambda: engine.open(job.tokens, job.capacity_tokens), engine.close
+            lambda: engine.open(job.tokens, job.capacity_tokens, exact=exact), engine.close
         )
         try:
             await self._step_to_the_end(handle, job, why)

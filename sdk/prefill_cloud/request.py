@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from prefill_kernels.pack.policy import AUTO, decodable
 from prefill_wire.digests import block_hashes, prompt_digest, token_bytes
 from prefill_wire.identity import ModelIdentity
 from prefill_wire.limits import BLOCK_SIZE_TOKENS, MAX_PROMPT_TOKENS, SUPPORTED_WIRE_VERSIONS
@@ -14,6 +15,7 @@ from prefill_wire.status import StatusCode
 from prefill_wire.tensors import StateSchema, TensorKind
 
 from prefill_cloud.errors import error_for
+from prefill_cloud.quality import DEFAULT_POLICY, CodecPolicy, check_policy
 
 Buffers = Mapping[tuple[int, TensorKind], np.ndarray]
 _MAX_KEY_CHARACTERS = 128
@@ -59,9 +61,11 @@ class PrefillRequest:
     max_price_micros: int = 0
     local_prefix_tokens: int = 0
     idempotency_key: str
+    codec_policy: CodecPolicy = DEFAULT_POLICY
     buffers: Buffers | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        check_policy(self.codec_policy)
         length = len(self.idempotency_key)
         if not 1 <= length <= _MAX_KEY_CHARACTERS:
             message = f"idempotency_key has {length} characters, not 1 to {_MAX_KEY_CHARACTERS}."
@@ -79,14 +83,21 @@ class PrefillRequest:
         """The prompt's digest, which binds keys, chunks, manifest and receipt to it."""
         return prompt_digest(token_bytes(self.tokens))
 
+    @property
+    def offered_codecs(self) -> tuple[str, ...]:
+        """Every codec that its policy allows for any part of a state."""
+        return decodable(self.codec_policy)
+
     def open_message(
-        self, *, codecs: tuple[str, ...], one_time_public_key: bytes, deadline_ms: int
+        self, *, one_time_public_key: bytes, link_bytes_per_second: int, deadline_ms: int
     ) -> prefill_pb2.OpenRequest:
-        """Open: counts, identities and wishes, never a token."""
+        """Open: counts, identities and wishes, never a token; the link is told for `auto` alone."""
         data = token_bytes(self.tokens)
         return prefill_pb2.OpenRequest(
             wire_versions=SUPPORTED_WIRE_VERSIONS,
-            codecs=codecs,
+            codecs=self.offered_codecs,
+            codec_policy=self.codec_policy,
+            link_bytes_per_second=link_bytes_per_second if self.codec_policy == AUTO else 0,
             model=self.identity.message(),
             token_count=self.token_count,
             prompt_digest=prompt_digest(data),

@@ -189,6 +189,7 @@ def _generation(
         request_id=ready.request_id,
         prompt_tokens=prompt_tokens,
         timeline=ready.timeline,
+        codec_policy="" if state is None else state.codec_policy,
         bytes_raw=0 if state is None else state.bytes_raw,
         bytes_sent=0 if state is None else state.bytes_sent,
         amount_micros=0 if state is None else state.amount_micros,

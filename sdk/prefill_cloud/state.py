@@ -39,6 +39,21 @@ class PrefilledState:
         return self.manifest.state_tokens
 
     @property
+    def codec_policy(self) -> str:
+        """The policy that it was asked for under."""
+        return self.manifest.codec_policy
+
+    @property
+    def codecs(self) -> Mapping[tuple[int, TensorKind], str]:
+        """By tensor, how it travelled."""
+        return {each.spec.key: each.codec.wire_name for each in self.manifest.tensors}
+
+    @property
+    def error_bounds(self) -> Mapping[tuple[int, TensorKind], float]:
+        """By tensor, the largest absolute error of any element, as its maker signed; 0: exact."""
+        return {each.spec.key: each.error_bound for each in self.manifest.tensors}
+
+    @property
     def bytes_raw(self) -> int:
         """Bytes of the tensors."""
         return self.receipt.state_bytes_raw

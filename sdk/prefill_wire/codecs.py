@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import IntEnum
 
 from prefill_wire.errors import UnsupportedCodec
 
 
 class Codec(IntEnum):
-    """A codec's number in chunk headers and manifests."""
+    """A codec's number in chunk headers and manifests. A number is never given a second time."""
 
     RAW = 0
     PLANES_ZSTD = 1
+    BF16 = 2
+    INT8_ROW = 3
+    FP8_ROW = 4
+    HADAMARD_INT8 = 5
+    HADAMARD_INT4 = 6
+    INT12_ZSTD = 7
 
     @property
     def wire_name(self) -> str:
         """Its name in an offer."""
-        return {Codec.RAW: "raw", Codec.PLANES_ZSTD: "planes-zstd"}[self]
+        return self.name.lower().replace("_", "-")
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every bit comes back; else the manifest tells how far an element may be off."""
+        return self in (Codec.RAW, Codec.PLANES_ZSTD)
 
 
 def codec(value: int) -> Codec:
@@ -36,9 +47,9 @@ def codec_by_name(name: str) -> Codec:
     raise UnsupportedCodec(f"codec {name[:40]!r} is unknown here")
 
 
-def choose(offered: Sequence[str], supported: Sequence[str]) -> Codec:
-    """The first codec of the offer that the worker supports."""
-    for name in offered:
-        if name in supported:
+def choose(preferred: Sequence[str], offered: Collection[str]) -> Codec:
+    """The first of the preferred codecs that the other side decodes."""
+    for name in preferred:
+        if name in offered:
             return codec_by_name(name)
-    raise UnsupportedCodec(f"offered {list(offered)[:8]}, supported {list(supported)}")
+    raise UnsupportedCodec(f"offered {sorted(offered)[:8]}, supported {list(preferred)}")

@@ -8,7 +8,13 @@ from google.protobuf.message import DecodeError
 
 from prefill_wire.codecs import Codec, codec
 from prefill_wire.errors import IntegrityError, LimitExceeded, UnsupportedVersion
-from prefill_wire.limits import MAX_DIMENSIONS, MAX_MANIFEST_BYTES, MAX_TENSORS, WIRE_VERSION
+from prefill_wire.limits import (
+    MAX_DIMENSIONS,
+    MAX_ERROR_BOUND,
+    MAX_MANIFEST_BYTES,
+    MAX_TENSORS,
+    WIRE_VERSION,
+)
 from prefill_wire.pb import prefill_pb2
 from prefill_wire.signing import SigningKey, verify_document
 from prefill_wire.tensors import Dtype, Layout, TensorSpec, tensor_kind
@@ -19,7 +25,11 @@ CLOSE_KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class ManifestTensor:
-    """One tensor and how it was coded; `error_bound` is absolute, 0 for a lossless codec."""
+    """One tensor and how it was coded.
+
+    `error_bound`: the largest absolute error of any element, told by the encoder; 0 for a lossless
+    codec. The signature holds its maker to it; nobody else can know the true values.
+    """
 
     spec: TensorSpec
     codec: Codec
@@ -38,7 +48,7 @@ class StateManifest:
     wire_version: int
     offered_wire_versions: tuple[int, ...]
     offered_codecs: tuple[str, ...]
-    codec: str
+    codec_policy: str
     request_id: str
     attempt: int
     fencing_epoch: int
@@ -139,6 +149,18 @@ def _tensor(entry: prefill_pb2.TensorEntry) -> ManifestTensor:
         )
     except ValueError as error:
         raise IntegrityError(f"manifest, layer {entry.layer}: {error}") from None
-    return ManifestTensor(
+    tensor = ManifestTensor(
         spec, codec(entry.codec), bytes(entry.codec_parameters), entry.error_bound
     )
+    _check_bound(tensor)
+    return tensor
+
+
+def _check_bound(tensor: ManifestTensor) -> None:
+    """What no encoder can have found; NaN compares false."""
+    most = 0.0 if tensor.codec.lossless else MAX_ERROR_BOUND
+    if not 0.0 <= tensor.error_bound <= most:
+        raise IntegrityError(
+            f"layer {tensor.spec.layer}: {tensor.codec.wire_name} cannot have an error of up to "
+            f"{tensor.error_bound}"
+        )

@@ -6,51 +6,27 @@ waits for the manifest. Whatever fails, the buffers are zeroed and the receiver 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from prefill_wire.buffers import Key, StateBuffers
 from prefill_wire.certificate import verify_certificate
 from prefill_wire.chunks import ChunkHeader, KeyClass, Role
 from prefill_wire.codecs import Codec
 from prefill_wire.digests import chunk_digest, exchange_root
-from prefill_wire.errors import (
-    ChannelError,
-    IdentityError,
-    IntegrityError,
-    LimitExceeded,
-    UnsupportedCodec,
-)
+from prefill_wire.errors import ChannelError, IdentityError, IntegrityError, LimitExceeded
+from prefill_wire.expected import ExpectedState, check_identity
 from prefill_wire.limits import MAX_CHUNKS, MAX_MANIFEST_BYTES, SEAL_OVERHEAD_BYTES
 from prefill_wire.manifest import StateManifest, verify_manifest
 from prefill_wire.pb import prefill_pb2
 from prefill_wire.receipt import UsageReceipt, verify_receipt
-from prefill_wire.sealing import AttemptContext, AttemptKeys, open_chunk, open_manifest
-from prefill_wire.tensors import PER_TOKEN, StateSchema, TensorKind, TensorSpec
+from prefill_wire.sealing import AttemptKeys, open_chunk, open_manifest
+from prefill_wire.tensors import TensorSpec
 
 Decode = Callable[[Codec, bytes, TensorSpec, np.ndarray], None]
-Key = tuple[int, TensorKind]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExpectedState:
-    """What was asked for; a manifest that says anything else is refused."""
-
-    context: AttemptContext
-    schema: StateSchema
-    token_count: int
-    model_fingerprint: bytes
-    tokenizer_fingerprint: bytes
-    numerics_profile: str
-    one_time_key_hash: bytes
-    offered_wire_versions: tuple[int, ...]
-    offered_codecs: tuple[str, ...]
-    fencing_epoch: int
-    worker_id: str
-    worker_certificate: bytes
-    control_public_key: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +50,8 @@ class StateReceiver:
     ) -> None:
         """`buffers`: C-contiguous arrays of the schema's shapes and dtypes; made when absent."""
         self._expected, self._keys, self._decode = expected, keys, decode
-        self._specs = {t.key: t for t in expected.schema.tensors(expected.token_count - 1)}
-        self._tensors = dict(buffers) if buffers is not None else _make_buffers(self._specs)
-        _check_buffers(self._specs, self._tensors)
+        specs = expected.schema.tensors(expected.token_count - 1)
+        self._buffers = StateBuffers(specs, buffers)
         self._headers: dict[int, ChunkHeader] = {}
         self._digests: dict[int, bytes] = {}
         self._waiting: dict[int, bytes] = {}
@@ -107,7 +82,7 @@ class StateReceiver:
                 raise IntegrityError(f"chunk {header.index} came twice with different content")
             return
         if header.role is Role.PIECE:
-            self._range_of(header)
+            self._buffers.range_of(header)
         if header.key_class is KeyClass.CLOSE:
             self._waiting[header.index] = ciphertext
         else:
@@ -122,38 +97,14 @@ class StateReceiver:
                 raise IntegrityError(f"chunk {header.index} is a second leaf table")
             self._table = payload
             return
-        if header.codec.wire_name not in self._expected.offered_codecs:
-            raise UnsupportedCodec(f"codec {header.codec.wire_name} was not offered")
-        spec, out = self._range_of(header)
+        self._expected.check_codec(header.kind, header.codec)
+        spec, out = self._buffers.range_of(header)
         try:
             self._decode(header.codec, payload, spec, out)
         except Exception as error:
             # The seal held, so its maker coded it wrongly; a codec's own errors are not the wire's.
             raise IntegrityError(f"chunk {header.index} does not decode: {error}") from error
         self.raw_bytes += spec.nbytes
-
-    def _range_of(self, header: ChunkHeader) -> tuple[TensorSpec, np.ndarray]:
-        """The range of a schema tensor that a header names, as spec and as writable view."""
-        whole = self._specs.get(header.key)
-        if whole is None or (header.dtype, header.layout) != (whole.dtype, whole.layout):
-            raise IdentityError(f"chunk {header.index}: the model has no such {header.kind.name}")
-        grows = header.kind in PER_TOKEN
-        start = header.token_start if grows else header.head_start
-        end = header.token_end if grows else header.head_end
-        other = (header.head_start, header.head_end) if grows else _tokens(header)
-        whole_other = (0, whole.head_end) if grows else (0, whole.token_end)
-        count = whole.token_end if grows else whole.head_end
-        if not start < end <= count or other != whole_other:
-            raise IdentityError(f"chunk {header.index} lies outside of its tensor")
-        rows = whole.shape[0] // count
-        shape = (rows * (end - start), *whole.shape[1:])
-        spec = TensorSpec(
-            *(whole.layer, whole.kind, whole.dtype, whole.layout, shape),
-            *(header.token_start, header.token_end, header.head_start, header.head_end),
-        )
-        if spec.nbytes != header.raw_bytes:
-            raise IntegrityError(f"chunk {header.index}: {header.raw_bytes} raw, not {spec.nbytes}")
-        return spec, self._tensors[header.key][rows * start : rows * end]
 
     def missing(self, chunk_count: int) -> list[int]:
         """Indices below `chunk_count` that are still to come."""
@@ -204,42 +155,10 @@ class StateReceiver:
         self._waiting.clear()
         if (bill.state_bytes_raw, bill.state_bytes_sent) != (self.raw_bytes, self.sent_bytes):
             raise IdentityError("the receipt counts other bytes than came")
-        return VerifiedState(manifest, bill, self._tensors)
+        return VerifiedState(manifest, bill, self._buffers.arrays)
 
     def _check_identity(self, manifest: StateManifest, bill: UsageReceipt, now_ms: int) -> None:
-        expected, context = self._expected, self._expected.context
-        pairs = {
-            "request": (manifest.request_id, context.request_id),
-            "attempt": (manifest.attempt, context.attempt),
-            "fencing epoch": (manifest.fencing_epoch, expected.fencing_epoch),
-            "tenant": (manifest.tenant, context.tenant),
-            "worker": (manifest.worker_id, expected.worker_id),
-            "one-time key": (manifest.one_time_key_hash, expected.one_time_key_hash),
-            "model": (manifest.model_fingerprint, expected.model_fingerprint),
-            "tokenizer": (manifest.tokenizer_fingerprint, expected.tokenizer_fingerprint),
-            "numerics profile": (manifest.numerics_profile, expected.numerics_profile),
-            "prompt digest": (manifest.prompt_digest, context.prompt_digest),
-            "token count": (manifest.token_count, expected.token_count),
-            "state tokens": (manifest.state_tokens, expected.token_count - 1),
-            "offered versions": (manifest.offered_wire_versions, expected.offered_wire_versions),
-            "offered codecs": (manifest.offered_codecs, expected.offered_codecs),
-            "receipt": (bill.receipt_id, manifest.receipt_id),
-            "receipt's request": (bill.request_id, context.request_id),
-            "receipt's attempt": (bill.attempt, context.attempt),
-            "receipt's tenant": (bill.tenant, context.tenant),
-            "receipt's fencing epoch": (bill.fencing_epoch, expected.fencing_epoch),
-            "receipt's model": (bill.model_fingerprint, expected.model_fingerprint),
-            "receipt's worker": (bill.worker_id, expected.worker_id),
-            "receipt's token count": (bill.token_count, expected.token_count),
-            "receipt's root": (bill.root, manifest.root),
-        }
-        for thing, (got, wanted) in pairs.items():
-            if got != wanted:
-                raise IdentityError(f"the state is of another {thing} than was asked for")
-        if manifest.codec not in expected.offered_codecs:
-            raise IdentityError(f"the state's codec {manifest.codec} was not offered")
-        if now_ms >= manifest.expires_at_ms:
-            raise IdentityError(f"the manifest expired at {manifest.expires_at_ms} ms")
+        check_identity(self._expected, manifest, bill, now_ms)
 
     def _check_chunks(self, manifest: StateManifest) -> None:
         """The chunks held are those that were signed, and tile the schema's tensors exactly."""
@@ -252,23 +171,22 @@ class StateReceiver:
             raise IntegrityError("the leaf table is not the one that was signed")
         if self._leaves() != [(self._headers[i].encode(), self._digests[i]) for i in range(last)]:
             raise IntegrityError("the leaf table lists other chunks than these")
-        if tuple(t.spec for t in manifest.tensors) != tuple(self._specs.values()):
+        if tuple(t.spec for t in manifest.tensors) != tuple(self._buffers.specs.values()):
             raise IdentityError("the manifest's tensors are not the model's")
+        pieces = [self._headers[index] for index in range(last)]
+        self._check_codecs(manifest, pieces)
+        self._buffers.check_tiled(pieces)
+
+    def _check_codecs(self, manifest: StateManifest, pieces: Sequence[ChunkHeader]) -> None:
+        """Every tensor has one codec, which was asked for, and every chunk of it that one."""
         codecs = {tensor.spec.key: tensor.codec for tensor in manifest.tensors}
-        ranges: dict[Key, list[tuple[int, int]]] = {key: [] for key in self._specs}
-        for index in range(last):
-            header = self._headers[index]
+        for (_, kind), code in codecs.items():
+            self._expected.check_codec(kind, code)
+        for header in pieces:
             if header.codec is not codecs[header.key]:
-                raise IntegrityError(f"chunk {index} is coded otherwise than the manifest says")
-            ranges[header.key].append(
-                _tokens(header)
-                if header.kind in PER_TOKEN
-                else (header.head_start, header.head_end)
-            )
-        for key, spec in self._specs.items():
-            total = spec.token_end if spec.kind in PER_TOKEN else spec.head_end
-            if not _tiles(ranges[key], total):
-                raise IntegrityError(f"the chunks of layer {key[0]} leave a gap or overlap")
+                raise IntegrityError(
+                    f"chunk {header.index} is coded otherwise than the manifest says"
+                )
 
     def abandon(self) -> None:
         """Give the state up: zero the buffers and take nothing more, unless it was handed out."""
@@ -290,36 +208,4 @@ class StateReceiver:
         """Leave nothing usable behind."""
         self._spent = True
         self._waiting.clear()
-        for array in self._tensors.values():
-            array.fill(0)
-
-
-def _tokens(header: ChunkHeader) -> tuple[int, int]:
-    return header.token_start, header.token_end
-
-
-def _tiles(ranges: list[tuple[int, int]], total: int) -> bool:
-    """Whether half-open ranges cover 0..total once, without gap or overlap."""
-    position = 0
-    for start, end in sorted(ranges):
-        if start != position:
-            return False
-        position = end
-    return position == total
-
-
-def _make_buffers(specs: Mapping[Key, TensorSpec]) -> dict[Key, np.ndarray]:
-    return {key: np.zeros(spec.shape, spec.dtype.numpy_name) for key, spec in specs.items()}
-
-
-def _check_buffers(specs: Mapping[Key, TensorSpec], buffers: Mapping[Key, np.ndarray]) -> None:
-    for key, spec in specs.items():
-        array = buffers.get(key)
-        if (
-            array is None
-            or array.shape != spec.shape
-            or array.dtype != np.dtype(spec.dtype.numpy_name)
-        ):
-            raise IdentityError(f"buffer {key} must have shape {spec.shape}, {spec.dtype.name}")
-        if not (array.flags.c_contiguous and array.flags.writeable):
-            raise IdentityError(f"buffer {key} must be C-contiguous and writable")
+        self._buffers.zero()

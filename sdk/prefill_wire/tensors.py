@@ -21,6 +21,11 @@ class TensorKind(IntEnum):
     RECURRENT = 3
     CONV = 4
 
+    @property
+    def part(self) -> str:
+        """The part of a state that codec policies tell apart: "kv", "recurrent" or "conv"."""
+        return "kv" if self in PER_TOKEN else self.name.lower()
+
 
 class Dtype(IntEnum):
     """Element types; numpy has no bfloat16, so its arrays are uint16."""

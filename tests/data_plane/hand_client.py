@@ -11,10 +11,12 @@ from in_process_cloud import CONTROL, bearer
 from prefill_cloud.intake import decode_payload
 from prefill_wire.channel import ChunkReceived, ClientChannel, End, Ready
 from prefill_wire.digests import prompt_digest, token_bytes
+from prefill_wire.expected import ExpectedState
 from prefill_wire.limits import SUPPORTED_WIRE_VERSIONS
 from prefill_wire.pb import prefill_pb2
-from prefill_wire.receiver import ExpectedState, StateReceiver
+from prefill_wire.receiver import StateReceiver
 from prefill_wire.sealing import AttemptContext, AttemptKeys, Envelope, OneTimeKey
+from prefill_wire.tensors import TensorKind
 from stand_in_backend import IDENTITY, SCHEMA
 
 TOKENS = np.arange(20, dtype=np.uint32)
@@ -189,6 +191,7 @@ class HandClient:
             tokenizer_fingerprint=IDENTITY.tokenizer_fingerprint,
             one_time_key_hash=self.one_time.key_hash,
             offered_wire_versions=SUPPORTED_WIRE_VERSIONS, offered_codecs=CODECS,
+            codec_policy="exact", allowed_codecs=dict.fromkeys(TensorKind, CODECS),
             fencing_epoch=accept.fencing_epoch, worker_id=accept.worker_id,
             worker_certificate=accept.worker_certificate,
             control_public_key=CONTROL.public_bytes,

@@ -23,6 +23,7 @@ from prefill_data.worker import __main__ as worker
 from prefill_data.worker.attempts import AttemptBook, AttemptLimits
 from prefill_data.worker.metrics import WorkerMetrics
 from prefill_data.worker.prefill import Surroundings
+from prefill_kernels.pack.policy import CodecSpeed, StatePart
 from prefill_wire.certificate import WorkerCertificate, issue_certificate
 from prefill_wire.pb import prefill_pb2_grpc
 from prefill_wire.signing import SigningKey
@@ -30,6 +31,16 @@ from stand_in_backend import StandInBackend
 
 CONTROL, WORKER = SigningKey.from_seed(b"c" * 32), SigningKey.from_seed(b"w" * 32)
 FLEET_TOKEN = b"fleet-token-that-no-log-may-show!"
+SPEEDS = {
+    part: {
+        "raw": CodecSpeed(20e9, 20e9, 1.0),
+        "planes-zstd": CodecSpeed(0.3e9, 1e9, 1.4),
+        "bf16": CodecSpeed(1e9, 1e9, 2.0),
+        "int8-row": CodecSpeed(6e9, 8e9, 2.0),
+        "hadamard-int8": CodecSpeed(0.5e9, 0.5e9, 3.9),
+    }
+    for part in StatePart
+}
 KEYS = {name: f"pk_test_{name}-not-for-logs" for name in ("acme", "bolt", "coda")}
 LOOPBACK = Address("127.0.0.1", 0)
 MIB = 1 << 20
@@ -116,7 +127,7 @@ class Cloud:
         self._worker_stack.callback(threads.shutdown)
         around = Surroundings(
             worker_id=settings.worker_id, datacenter=settings.datacenter, signing=WORKER,
-            threads=threads, failpoints=self.failpoints, random=self.random,
+            threads=threads, failpoints=self.failpoints, random=self.random, codec_speeds=SPEEDS,
             now_ms=self.clock, clock=time.monotonic,
         )  # fmt: skip
         limits = AttemptLimits(
@@ -156,8 +167,9 @@ class Cloud:
         self.attempts.expire(self.clock())
 
     def client(self, tenant="acme", **options):
-        """The SDK's client of this cloud."""
-        options = {"control_public_key": CONTROL.public_bytes, "tuning": QUICK, **options}
+        """The SDK's client of this cloud; it asks for equal bytes unless a test says otherwise."""
+        usual = {"tuning": QUICK, "codec_policy": "exact"}
+        options = {"control_public_key": CONTROL.public_bytes, **usual, **options}
         return AsyncClient(self.endpoint, KEYS[tenant], **options)
 
     @property

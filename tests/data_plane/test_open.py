@@ -29,6 +29,8 @@ SPOILT = {
     "many versions": ({"wire_versions": [1] * 33}, S.MALFORMED_REQUEST, "wire_versions"),
     "no codec": ({"codecs": ()}, S.UNSUPPORTED_CODEC, "supported"),
     "unknown codec": ({"codecs": ("lossy",)}, S.UNSUPPORTED_CODEC, "lossy"),
+    "unknown policy": ({"codec_policy": "best"}, S.UNSUPPORTED_CODEC, "near-lossless"),
+    "long policy": ({"codec_policy": "x" * 5000}, S.MALFORMED_REQUEST, "codec_policy"),
     "long codec": ({"codecs": ("x" * 5000,)}, S.MALFORMED_REQUEST, "codecs"),
     "short digest": ({"prompt_digest": b"d" * 31}, S.MALFORMED_REQUEST, "prompt_digest"),
     "no digest": ({"prompt_digest": b""}, S.MALFORMED_REQUEST, "prompt_digest"),

@@ -131,7 +131,7 @@ def admit_request(**changes):
         "key_id": "k", "model": "tiny", "model_fingerprint": IDENTITY.fingerprint,
         "tokenizer_fingerprint": IDENTITY.tokenizer_fingerprint, "numerics_profile": "fp32",
         "token_count": 20, "prompt_digest": prompt_digest(tokens), "wire_version": 1,
-        "one_time_public_key": OneTimeKey.generate().public_bytes, "codec": "raw",
+        "one_time_public_key": OneTimeKey.generate().public_bytes, "offered_codecs": ["raw"],
         "max_connections": 4, "deadline_ms": 1000, "lease_seconds": 60,
     }  # fmt: skip
     return fleet_pb2.AdmitRequest(**{**fields, **changes})
@@ -180,8 +180,10 @@ async def test_an_older_epoch_or_attempt_is_fenced_and_a_newer_one_replaces(clou
         ({"model_fingerprint": b"x"}, S.MODEL_MISMATCH),
         ({"token_count": 1}, S.EMPTY_PROMPT),
         ({"token_count": 1 << 40}, S.PROMPT_TOO_LONG),
-        ({"codec": "lossy"}, S.UNSUPPORTED_CODEC),
-        ({"wire_version": 2}, S.UNSUPPORTED_CODEC),
+        ({"offered_codecs": ["lossy"]}, S.UNSUPPORTED_CODEC),
+        ({"codec_policy": "best"}, S.UNSUPPORTED_CODEC),
+        ({"offered_codecs": ["int8-row"]}, S.UNSUPPORTED_CODEC),
+        ({"wire_version": 2}, S.UNSUPPORTED_WIRE_VERSION),
     ],
 )
 async def test_a_worker_refuses_what_its_gateway_should_have(cloud, fleet, changes, code):

@@ -110,7 +110,7 @@ def off(monkeypatch):
     monkeypatch.setattr(fast, "native", lambda: Native(None, "switched off by a test"))
 
 
-@pytest.mark.parametrize("name", [*names(), *lossy_names()])
+@pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("element", list(ElementType))
 @pytest.mark.parametrize("shape", SHAPES)
 def test_native_forms_are_the_reference_to_the_bit(monkeypatch, shape, element, name):
@@ -163,10 +163,6 @@ def test_zeros_and_tiny_values_come_back_as_good_as_they_went(name):
         block = np.full((3, 64), value, np.float32)
         encoded, error = round_trip(name, block, ElementType.FLOAT32)
         assert error <= encoded.error_bound <= 2 * abs(value)
-
-
-def test_lossy_codecs_have_no_number_on_the_wire_yet():
-    assert not set(names()) & set(lossy_names())
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from prefill_kernels.pack import PackError, codec, names
-from prefill_kernels.pack.policy import POLICIES, CodecSpeed, StatePart, codec_for, quickest
+from prefill_kernels.pack import PackError, codec, lossless_names
+from prefill_kernels.pack.policy import (
+    AUTO,
+    DEFAULT_POLICY,
+    POLICIES,
+    CodecSpeed,
+    StatePart,
+    allowed,
+    codec_for,
+    decodable,
+    quickest,
+)
 
 SPEEDS = {
     "raw": CodecSpeed(20e9, 20e9, 1.0),
@@ -26,7 +36,7 @@ def test_every_policy_names_known_codecs_for_every_part(policy, part):
 def test_exact_is_lossless_and_the_others_allow_all_that_it_does():
     for part in StatePart:
         exact = set(POLICIES["exact"][part])
-        assert exact <= set(names())
+        assert exact <= set(lossless_names())
         assert exact <= set(POLICIES["near-lossless"][part]) <= set(POLICIES["compact"][part])
 
 
@@ -44,6 +54,20 @@ def test_exact_is_lossless_and_the_others_allow_all_that_it_does():
 def test_auto_takes_what_is_there_soonest(link_bytes_per_second, bound, wanted):
     found = quickest(StatePart.KV, SPEEDS, link_bytes_per_second, bound=bound)
     assert found == wanted
+
+
+def test_auto_may_use_what_the_default_policy_may():
+    for part in StatePart:
+        assert (
+            allowed(AUTO, part) == allowed(DEFAULT_POLICY, part) == POLICIES[DEFAULT_POLICY][part]
+        )
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, AUTO])
+def test_what_has_to_be_decoded_is_what_is_allowed_for_any_part(policy):
+    every = {name for part in StatePart for name in allowed(policy, part)}
+    assert set(decodable(policy)) == every
+    assert len(decodable(policy)) == len(every)
 
 
 def test_what_is_unknown_or_unmeasured_is_refused():

@@ -31,10 +31,11 @@ async def cloud():
 
 @pytest.fixture
 def connect():
-    """A client of a cloud; options replace the quick defaults."""
+    """A client of a cloud that promises equal bytes; options replace the quick defaults."""
 
     def make(cloud, **options):
-        options = {"control_public_key": cloud.control_public_key, "tuning": QUICK, **options}
+        usual = {"tuning": QUICK, "codec_policy": "exact"}
+        options = {"control_public_key": cloud.control_public_key, **usual, **options}
         return AsyncClient(cloud.endpoint, options.pop("api_key", API_KEY), **options)
 
     return make

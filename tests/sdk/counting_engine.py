@@ -35,15 +35,15 @@ class CountingEngine:
         self.loaded = None
         self.before_step = self.before_open = lambda: None
 
-    def prefix(self, tokens, capacity_tokens):
+    def prefix(self, tokens, capacity_tokens, *, exact):
         return min(self.held_tokens, len(tokens) - 1)
 
     def load(self, state, tokens, capacity_tokens):
         self.loaded = state
         return self._add("load", tokens, len(tokens) - 1)
 
-    def open(self, tokens, capacity_tokens):
-        return self._add("open", tokens, self.prefix(tokens, capacity_tokens))
+    def open(self, tokens, capacity_tokens, *, exact):
+        return self._add("open", tokens, self.prefix(tokens, capacity_tokens, exact=exact))
 
     def _add(self, call, tokens, position):
         self.before_open()

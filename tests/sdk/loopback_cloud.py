@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import grpc
 import numpy as np
-from prefill_kernels.pack import ElementType
+from prefill_kernels.pack import ElementType, names
 from prefill_kernels.pack import codec as pack_codec
+from prefill_kernels.pack.policy import StatePart, allowed
 from prefill_wire.certificate import WorkerCertificate, issue_certificate
 from prefill_wire.channel import Authenticate, Goodbye, Progress, Pull, ServerChannel
 from prefill_wire.codecs import choose
@@ -41,14 +42,17 @@ NOT_AFTER_MS = 4_000_000_000_000
 
 
 def random_state(tokens):
-    """Tensors that depend on the prompt, so that another prompt's state is another state."""
+    """Tensors that depend on the prompt, so that another prompt's state is another state.
+
+    Ordinary numbers: without the highest bit of its exponent a bfloat16 is at most 2.
+    """
     rng = np.random.default_rng(np.asarray(tokens, np.uint32))
     state = {}
     for spec in SCHEMA.tensors(len(tokens) - 1):
         if spec.dtype is Dtype.FLOAT32:
             state[spec.key] = rng.standard_normal(spec.shape, dtype=np.float32)
         else:
-            state[spec.key] = rng.integers(0, 2**16, spec.shape, dtype=np.uint16)
+            state[spec.key] = rng.integers(0, 2**16, spec.shape, dtype=np.uint16) & 0xBFFF
     return state
 
 
@@ -68,6 +72,8 @@ class Faults:
     refuse_connections: list = field(default_factory=list)  # StatusCodes, one a connection
     accept: dict = field(default_factory=dict)  # changes of Accept
     manifest: dict = field(default_factory=dict)  # changes of the manifest
+    codes: dict = field(default_factory=dict)  # tensor kind -> Codec, whatever was asked for
+    bounds: dict = field(default_factory=dict)  # tensor kind -> error bound that is told
     use_local: str = ""
     redirect_to: list = field(default_factory=list)  # endpoints, one an Open
     endless_redirects: bool = False
@@ -102,7 +108,7 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
         self.calls, self.sent, self.cancels = Counter(), Counter(), []
         self.attempts: dict[str, Served] = {}
         self.connections = self.open_connections = 0
-        self.rows_a_chunk, self.codecs = 2, ("raw", "planes-zstd")
+        self.rows_a_chunk, self.codecs = 2, names()
         self.threshold_tokens, self.hint_seconds = 4, 60
         self._tasks, self.entered = set(), defaultdict(asyncio.Event)
         self.closed = asyncio.Condition()
@@ -181,7 +187,6 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
             "request_id": f"req_{number:026d}", "attempt": 1, "tenant": "acme",
             "datacenter": "eu", "worker_id": "w1", "wire_version": 1,
             "worker_certificate": issue_certificate(CONTROL, certificate),
-            "codec": choose(request.codecs, self.codecs).wire_name,
             "data_endpoint": self.data_endpoint, "data_tls": self._tls is not None,
             "capability": b"req_%026d" % number,
             "max_connections": 4, "price_bound_micros": 10, "lease_seconds": 60,
@@ -215,11 +220,12 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
         """Seal the whole state; each tensor's last range goes into the closing set."""
         opened, accept = served.opened, served.accept
         producer = StateProducer(context, ProducerKeys(served.keys, b"k" * 32, WORKER))
-        codec = choose(opened.codecs, self.codecs)
+        codes, bounds = self._codes(opened), {}
         state = self.state_of(served.tokens)
         specs = self.schema.tensors(len(served.tokens) - 1)
-        coder = pack_codec(codec.wire_name)
         for spec in specs:
+            codec = codes[spec.kind]
+            coder = pack_codec(codec.wire_name)
             step = self.rows_a_chunk if spec.kind in PER_TOKEN else spec.shape[0]
             for a in range(0, spec.shape[0], step):
                 b = min(a + step, spec.shape[0])
@@ -227,14 +233,16 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
                 if spec.kind in PER_TOKEN:
                     part = replace(part, token_start=a, token_end=b)
                 rows = np.ascontiguousarray(state[spec.key][a:b])
-                payload = coder.encode(rows, ElementType(spec.dtype)).payload
+                coded = coder.encode(rows, ElementType(spec.dtype))
+                bounds[spec.key] = max(coded.error_bound, bounds.get(spec.key, 0.0))
+                payload = coded.payload
                 last = b == spec.shape[0]
                 payload += bytes(self.faults.inflated)
                 for _ in range(1 + (self.faults.repeats if spec is specs[0] else 0)):
                     served.chunks.append(producer.add(part, payload, codec, closing=last))
         fields = {
             "wire_version": 1, "offered_wire_versions": tuple(opened.wire_versions),
-            "offered_codecs": tuple(opened.codecs), "codec": codec.wire_name,
+            "offered_codecs": tuple(opened.codecs), "codec_policy": opened.codec_policy,
             "request_id": accept.request_id, "attempt": accept.attempt, "fencing_epoch": 3,
             "expires_at_ms": NOT_AFTER_MS, "tenant": accept.tenant, "worker_id": "w1",
             "one_time_key_hash": _key_hash(opened), "prompt_digest": opened.prompt_digest,
@@ -253,10 +261,24 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
             state_bytes_sent=0, root=b"", started_at_ms=1, finished_at_ms=2, queue_us=1000,
             prefill_us=2000, encode_us=3000,
         )  # fmt: skip
-        tensors = tuple(ManifestTensor(spec, codec) for spec in specs)
+        tensors = tuple(
+            ManifestTensor(
+                s, codes[s.kind], error_bound=self.faults.bounds.get(s.kind, bounds[s.key])
+            )
+            for s in specs
+        )
         manifest = StateManifest(**{**fields, **self.faults.manifest})
         served.finished = producer.finish(tensors, manifest, receipt)
         served.chunks.append(served.finished.leaf_table)
+
+    def _codes(self, opened):
+        """A codec for every kind of tensor, as a worker chooses."""
+        offered = [name for name in opened.codecs if name in self.codecs]
+        chosen = {
+            kind: choose(allowed(opened.codec_policy, StatePart(kind.part)), offered)
+            for kind in TensorKind
+        }
+        return {**chosen, **self.faults.codes}
 
     async def Claim(self, request, context):  # noqa: N802
         await self._enter("Claim", context)

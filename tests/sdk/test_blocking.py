@@ -27,7 +27,7 @@ def cloud_elsewhere():
 @pytest.fixture
 def client(cloud_elsewhere, quick):
     options = {"control_public_key": cloud_elsewhere.control_public_key, "tuning": quick}
-    with Client(cloud_elsewhere.endpoint, API_KEY, **options) as made:
+    with Client(cloud_elsewhere.endpoint, API_KEY, codec_policy="exact", **options) as made:
         yield made
 
 

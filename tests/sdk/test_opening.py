@@ -73,7 +73,6 @@ async def test_advice_to_prefill_locally_is_an_outcome_of_its_own(cloud, connect
         ({"worker_certificate": b"forged"}, {}, StatusCode.INTEGRITY_FAILURE),
         ({}, {"residency": ["us"]}, StatusCode.NO_DATACENTER),
         ({}, {"max_price_micros": 9}, StatusCode.PRICE_CAP_EXCEEDED),
-        ({"codec": "magic"}, {}, StatusCode.UNSUPPORTED_CODEC),
         ({"wire_version": 2}, {}, StatusCode.UNSUPPORTED_WIRE_VERSION),
         ({"data_endpoint": "10.0.0.1:1"}, {}, StatusCode.INTERNAL),
         ({"data_endpoint": "nonsense"}, {}, StatusCode.INTERNAL),

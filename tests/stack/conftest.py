@@ -63,6 +63,7 @@ class Scene:
             control_public_key=cloud.control_public_key,
             tls_roots=cloud.tls_roots,
             fallback="never",
+            codec_policy="exact",
         )
 
     async def prefill(self, tokens=PROMPT, tenant="amber", **options):

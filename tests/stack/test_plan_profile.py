@@ -39,8 +39,8 @@ def stand_in(calls):
             state_bytes_raw=10 * count,
             state_bytes_sent=7 * count,
         )
-        manifest = SimpleNamespace(codec="planes-zstd", tensors=())
-        return SimpleNamespace(receipt=receipt, manifest=manifest, tensors={})
+        manifest, codecs = SimpleNamespace(tensors=()), {(0, "kv"): "planes-zstd"}
+        return SimpleNamespace(receipt=receipt, manifest=manifest, codecs=codecs, tensors={})
 
     return prefill
 

@@ -65,6 +65,7 @@ class WholePlatform:
             key or self.demo_key,
             control_public_key=self.platform.control_public_key,
             fallback="never",
+            codec_policy="exact",
         )
 
     async def prefill(self, tokens, key="", **options):

@@ -79,7 +79,7 @@ def test_a_state_of_something_else_is_refused(make, now_ms, change):
     receiver, done = exchange.receiver(**change), exchange.finished
     with pytest.raises((IdentityError, IntegrityError)):
         play(receiver, exchange.messages(), done.sealed_manifest, done.receipt, now_ms)
-    assert not any(np.any(array) for array in receiver._tensors.values())
+    assert not any(np.any(array) for array in receiver._buffers.arrays.values())
 
 
 def test_an_expired_manifest_or_certificate_is_refused(make, now_ms):

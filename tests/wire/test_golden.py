@@ -140,6 +140,19 @@ def test_the_recorded_exchange_opens_and_its_manifest_does_not_change(make, now_
     assert_all_refused(lambda data: open_manifest(made.keys, made.expected.context, data), sealed)
 
 
+def test_the_recorded_manifest_of_several_codecs_tells_each_with_its_bound(make, mixed, now_ms):
+    known, made = vector("mixed"), make(coding=mixed)
+    headers = [ChunkHeader.decode(raw(text)) for text in known["headers"]]
+    receiver = made.receiver()
+    for header, chunk in zip(headers, made.chunks, strict=True):
+        receiver.accept(header, chunk.ciphertext)
+    state = receiver.close(raw(known["sealed_manifest"]), made.finished.receipt, now_ms)
+    told = {t.spec.kind: (t.codec, t.error_bound) for t in state.manifest.tensors}
+    assert told == {kind: mixed.of[kind] for kind in told}
+    numbers = vector("codecs")
+    assert {h.codec for h in headers[:-1]} == {numbers[c.wire_name] for c, _ in told.values()}
+
+
 @pytest.mark.parametrize("portion", [1, 3, 1 << 20])
 def test_the_recorded_connection_in_any_portions(portion):
     known = vector("channel")

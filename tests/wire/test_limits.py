@@ -181,7 +181,7 @@ def test_a_decoder_that_fails_leaves_zeroes(make, now_ms):
         with pytest.raises(IntegrityError, match="does not decode"):
             take_all(receiver, exchange, now_ms)
         assert len(calls) == fails_at + 1
-        assert not any(np.any(array) for array in receiver._tensors.values())
+        assert not any(np.any(array) for array in receiver._buffers.arrays.values())
 
 
 def test_buffers_must_have_the_schemas_shapes_and_types(make):

@@ -1,4 +1,4 @@
-"""Recorded exchanges, mutated 13,000 times: every one is refused, typed, and leaves zeroes.
+"""Recorded exchanges, mutated 14,000 times: every one is refused, typed, and leaves zeroes.
 
 A repetition of the very same chunk and another order of whole chunks are no mutations: the index is
 under the seal, so pulls may repeat and overtake (test_exchange). Here a duplicate comes under
@@ -24,20 +24,22 @@ from prefill_wire.status import STATUS_TABLE
 
 PER_KIND = 1_000
 NONCE, KEY, CAPABILITY = b"n" * 32, b"k" * 32, b"c" * 60
+CODEC_BYTE = 15  # in a chunk's header: after version, index, role, key class, layer and three more
 UNKNOWN_FIELD = b"\x9a\x06\x01x"  # number 99, one byte
 
 
 @pytest.fixture(scope="module")
-def recorded(make):
-    """An exchange, and others that differ from it in one thing each."""
+def recorded(make, mixed):
+    """An exchange of several codecs, and others that differ from it in one thing each."""
     others = {
-        "request": make("b"),
-        "attempt": make(attempt=2),
-        "tenant": make(tenant="other"),
-        "model": make(model="n"),
-        "prompt": make(tokens=range(1, 8)),
+        "request": make("b", coding=mixed),
+        "attempt": make(attempt=2, coding=mixed),
+        "tenant": make(tenant="other", coding=mixed),
+        "model": make(model="n", coding=mixed),
+        "prompt": make(tokens=range(1, 8), coding=mixed),
+        "policy": make(),
     }
-    return make(), others
+    return make(coding=mixed), others
 
 
 def original(exchange):
@@ -112,9 +114,17 @@ def reorder_chunks(messages, i, j, _dice):
     )
 
 
+def recode_chunk(messages, i, _j, dice):
+    """The same bytes under the name of another codec: every codec is tried, also unknown ones."""
+    header, ciphertext = messages[i]
+    at = CODEC_BYTE
+    other = dice.choice([n for n in range(16) if n != header[at]])
+    messages[i] = (header[:at] + bytes([other]) + header[at + 1 :], ciphertext)
+
+
 def splice_chunks(exchange, others, dice):
     messages, manifest, receipt = original(exchange)
-    other = others[dice.choice(["request", "attempt", "tenant", "prompt"])].messages()
+    other = others[dice.choice(["request", "attempt", "tenant", "prompt", "policy"])].messages()
     for index in dice.sample(range(len(messages)), dice.randint(1, len(messages))):
         messages[index] = other[index]
     return messages, manifest, receipt
@@ -189,6 +199,7 @@ KINDS = {
     "drop chunks": on_chunk(drop_chunks),
     "duplicate a chunk elsewhere": on_chunk(duplicate_chunk),
     "reorder contents": on_chunk(reorder_chunks),
+    "swap a codec": on_chunk(recode_chunk),
     "splice chunks": splice_chunks,
     "splice documents": splice_documents,
     "flip a document": on_document(flip),
@@ -216,7 +227,7 @@ def campaign(kind, recorded, receiver_of, now_ms, count=PER_KIND):
             continue
         assert refusals
         assert all(error.code in STATUS_TABLE and error.remedy for error in refusals)
-        assert not any(np.any(array) for array in receiver._tensors.values())
+        assert not any(np.any(array) for array in receiver._buffers.arrays.values())
     return accepted
 
 

@@ -146,6 +146,8 @@ class AdmitRequest(_message.Message):
     MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
+    CODEC_POLICY_FIELD_NUMBER: _builtins.int
+    LINK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt: _builtins.int
     fencing_epoch: _builtins.int
@@ -164,6 +166,10 @@ class AdmitRequest(_message.Message):
     deadline_ms: _builtins.int
     """what is left"""
     lease_seconds: _builtins.int
+    codec_policy: _builtins.str
+    """empty: exact"""
+    link_bytes_per_second: _builtins.int
+    """the customer's, for auto; 0: unknown"""
     @_builtins.property
     def offered_wire_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -190,10 +196,12 @@ class AdmitRequest(_message.Message):
         max_connections: _builtins.int = ...,
         deadline_ms: _builtins.int = ...,
         lease_seconds: _builtins.int = ...,
+        codec_policy: _builtins.str = ...,
+        link_bytes_per_second: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "codec", b"codec", "deadline_ms", b"deadline_ms", "fencing_epoch", b"fencing_epoch", "key_id", b"key_id", "lease_seconds", b"lease_seconds", "max_connections", b"max_connections", "model", b"model", "model_fingerprint", b"model_fingerprint", "numerics_profile", b"numerics_profile", "offered_codecs", b"offered_codecs", "offered_wire_versions", b"offered_wire_versions", "one_time_public_key", b"one_time_public_key", "prompt_digest", b"prompt_digest", "request_id", b"request_id", "tenant", b"tenant", "token_count", b"token_count", "tokenizer_fingerprint", b"tokenizer_fingerprint", "wire_version", b"wire_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "codec", b"codec", "codec_policy", b"codec_policy", "deadline_ms", b"deadline_ms", "fencing_epoch", b"fencing_epoch", "key_id", b"key_id", "lease_seconds", b"lease_seconds", "link_bytes_per_second", b"link_bytes_per_second", "max_connections", b"max_connections", "model", b"model", "model_fingerprint", b"model_fingerprint", "numerics_profile", b"numerics_profile", "offered_codecs", b"offered_codecs", "offered_wire_versions", b"offered_wire_versions", "one_time_public_key", b"one_time_public_key", "prompt_digest", b"prompt_digest", "request_id", b"request_id", "tenant", b"tenant", "token_count", b"token_count", "tokenizer_fingerprint", b"tokenizer_fingerprint", "wire_version", b"wire_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -241,6 +241,8 @@ class Opener:
             one_time_public_key=asked.one_time_public_key,
             offered_wire_versions=asked.wire_versions,
             offered_codecs=asked.codecs,
+            codec_policy=asked.codec_policy,
+            link_bytes_per_second=asked.link_bytes_per_second,
             wire_version=WIRE_VERSION,
             codec=code.wire_name,
             max_connections=min(self._rules.connections, MAX_CONNECTIONS),
@@ -281,10 +283,11 @@ def _end(attempt: GatewayAttempt, release: Callable[[], None], permit: Permit) -
 
 
 def body_digest(asked: prefill_pb2.OpenRequest) -> bytes:
-    """What makes two Opens the same request: everything but the time that is left."""
+    """What makes two Opens the same request: everything but what its sender measured meanwhile."""
     body = prefill_pb2.OpenRequest()
     body.CopyFrom(asked)
     body.ClearField("deadline_ms")
+    body.ClearField("link_bytes_per_second")
     return blake3(body.SerializeToString(deterministic=True)).digest()
 
 
@@ -328,6 +331,8 @@ def check_open(asked: prefill_pb2.OpenRequest) -> None:
             0 < len(name.encode()) <= MAX_TEXT_BYTES for name in
             chain(asked.datacenters, asked.residency, asked.codecs)
         ),
+        f"codec_policy has more than {MAX_TEXT_BYTES} bytes":
+            len(asked.codec_policy.encode()) <= MAX_TEXT_BYTES,
         "one_time_public_key is no usable X25519 key": usable_public_key(asked.one_time_public_key),
     }  # fmt: skip
     for wrong, holds in checks.items():

@@ -34,6 +34,7 @@ from prefill_data.transport.connection import DataPlan
 from prefill_data.transport.server import DataServer
 from prefill_data.worker.attempts import AttemptBook, AttemptLimits
 from prefill_data.worker.backend import PrefillBackend
+from prefill_data.worker.codecs import measure_speeds
 from prefill_data.worker.metrics import WorkerMetrics
 from prefill_data.worker.prefill import Surroundings
 from prefill_data.worker.report import worker_herald
@@ -82,6 +83,7 @@ async def serve(stop: asyncio.Event) -> None:
         signing=SigningKey.from_seed(settings.key_seed),
         threads=ThreadPoolExecutor(SEALING_THREADS, "sealer"),
         failpoints=Failpoints.parse(settings.failpoints),
+        codec_speeds=measure_speeds(time.perf_counter),
         random=secrets.token_bytes,
         now_ms=now_ms,
         clock=time.monotonic,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -12,6 +12,7 @@ from prefill_wire.codecs import Codec
 from prefill_wire.producer import Finished
 from prefill_wire.sealing import AttemptContext
 from prefill_wire.status import StatusCode
+from prefill_wire.tensors import TensorKind
 
 from prefill_data.errors import DataPlaneError
 from prefill_data.transport.store import ChunkStore
@@ -34,7 +35,8 @@ class Admission:
     one_time_public_key: bytes
     offered_wire_versions: tuple[int, ...]
     offered_codecs: tuple[str, ...]
-    codec: Codec
+    codec_policy: str
+    codecs: Mapping[TensorKind, Codec]
     max_connections: int
     expires_at_ms: int
 

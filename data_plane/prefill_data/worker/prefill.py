@@ -21,6 +21,7 @@ from prefill_data.errors import DataPlaneError
 from prefill_data.failpoints import Failpoints
 from prefill_data.worker.attempts import Admission, Attempt
 from prefill_data.worker.backend import ModelCapability, PrefillBackend, PrefillJob, PrefillTimes
+from prefill_data.worker.codecs import Speeds
 from prefill_data.worker.sealer import Bench, Sealer
 
 
@@ -33,6 +34,7 @@ class Surroundings:
     signing: SigningKey
     threads: Executor
     failpoints: Failpoints
+    codec_speeds: Speeds
     random: Random
     now_ms: Callable[[], int]
     clock: Callable[[], float]
@@ -58,7 +60,7 @@ class AttemptRun:
         """Prefill, seal, sign. The state stays in the attempt's store; raises `DataPlaneError`."""
         admission, around = self._attempt.admission, self._around
         bench = Bench(around.threads, around.clock, around.failpoints)
-        sealer = Sealer(self._producer, self._attempt.store, admission.codec, bench)
+        sealer = Sealer(self._producer, self._attempt.store, admission.codecs, bench)
         sealer.state_tokens = admission.token_count - 1
         self._attempt.progress = lambda: sealer.done_tokens
         job_id = f"{admission.request_id}/{admission.attempt}"
@@ -79,7 +81,7 @@ class AttemptRun:
             wire_version=WIRE_VERSION,
             offered_wire_versions=admission.offered_wire_versions,
             offered_codecs=admission.offered_codecs,
-            codec=admission.codec.wire_name,
+            codec_policy=admission.codec_policy,
             request_id=admission.request_id,
             attempt=admission.attempt,
             fencing_epoch=admission.fencing_epoch,

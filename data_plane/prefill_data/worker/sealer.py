@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
@@ -35,13 +35,20 @@ class Bench:
 
 
 class Sealer:
-    """The PieceSink of one attempt. One `put` at a time: the order of chunks is their index."""
+    """The PieceSink of one attempt. One `put` at a time: the order of chunks is their index.
+
+    `codes`: the codec of every kind of tensor. A chunk that its tensor's codec cannot hold ends
+    the attempt: another codec for it alone would be none of what the manifest says.
+    """
 
     def __init__(
-        self, producer: StateProducer, store: ChunkStore, code: Codec, bench: Bench
+        self,
+        producer: StateProducer,
+        store: ChunkStore,
+        codes: Mapping[TensorKind, Codec],
+        bench: Bench,
     ) -> None:
-        self._producer, self._store, self._code, self._bench = producer, store, code, bench
-        self._codec = codec(code.wire_name)
+        self._producer, self._store, self._codes, self._bench = producer, store, codes, bench
         self._errors: dict[tuple[int, TensorKind], float] = {}
         self._encode_seconds = 0.0
         self.state_tokens = 0
@@ -65,15 +72,15 @@ class Sealer:
             self._seal(spec, rows)
 
     def _seal(self, spec: TensorSpec, rows: np.ndarray) -> None:
-        began = self._bench.clock()
+        began, code = self._bench.clock(), self._codes[spec.kind]
         try:
-            encoded = self._codec.encode(rows, ElementType(spec.dtype))
+            encoded = codec(code.wire_name).encode(rows, ElementType(spec.dtype))
         except PackError as error:
             raise DataPlaneError(StatusCode.INTERNAL, f"layer {spec.layer}: {error}") from error
         worst = max(self._errors.get(spec.key, 0.0), encoded.error_bound)
         self._errors[spec.key] = worst
         closing = spec.kind not in PER_TOKEN or spec.token_end == self.state_tokens
-        chunk = self._producer.add(spec, encoded.payload, self._code, closing=closing)
+        chunk = self._producer.add(spec, encoded.payload, code, closing=closing)
         self._store.add(chunk.header, chunk.ciphertext)
         self._encode_seconds += self._bench.clock() - began
 
@@ -85,7 +92,7 @@ class Sealer:
     def tensors(self, schema: StateSchema) -> tuple[ManifestTensor, ...]:
         """Every tensor of the state with its codec and the largest error that coding made."""
         return tuple(
-            ManifestTensor(spec, self._code, error_bound=self._errors[spec.key])
+            ManifestTensor(spec, self._codes[spec.kind], error_bound=self._errors[spec.key])
             for spec in schema.tensors(self.state_tokens)
         )
 
@@ -106,7 +113,10 @@ def jobs(pieces: Iterable[Piece]) -> Iterator[list[Cut]]:
 
 
 def cut(piece: Piece) -> Iterator[Cut]:
-    """Ranges of a piece of at most 4 MiB each: by tokens for caches, by heads for states."""
+    """Ranges of a piece of at most 4 MiB each: by tokens for caches, by heads for states.
+
+    So no range tears a row or a head's matrix: what shares a scale stays in one chunk.
+    """
     spec, array = piece.spec, piece.array
     grows = spec.kind in PER_TOKEN
     first, last = (spec.token_start, spec.token_end) if grows else (spec.head_start, spec.head_end)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from prefill_fleet.pb import fleet_pb2, fleet_pb2_grpc
 from prefill_kernels import pack
 from prefill_wire.capability import Capability, issue_capability
-from prefill_wire.codecs import codec_by_name
 from prefill_wire.limits import MAX_CONNECTIONS, MAX_PROMPT_PART_BYTES, WIRE_VERSION
 from prefill_wire.producer import Finished
 from prefill_wire.status import StatusCode
@@ -19,6 +18,7 @@ from prefill_data.fleet_token import check_fleet_token
 from prefill_data.refusals import Context, Guard
 from prefill_data.worker.attempts import Admission, Attempt, AttemptBook, Phase
 from prefill_data.worker.backend import ModelCapability, PrefillBackend
+from prefill_data.worker.codecs import UNNAMED_POLICY, CodecWish, choose_codecs
 from prefill_data.worker.metrics import WorkerMetrics
 from prefill_data.worker.prefill import AttemptRun, Surroundings, check_prompt
 
@@ -100,11 +100,15 @@ class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
             raise DataPlaneError(
                 code, f"{request.token_count} tokens; {request.model} takes 2 to {model.max_tokens}"
             )
-        if request.wire_version != WIRE_VERSION or request.codec not in pack.names():
+        if request.wire_version != WIRE_VERSION:
             raise DataPlaneError(
-                StatusCode.UNSUPPORTED_CODEC,
-                f"codec {request.codec!r} over wire version {request.wire_version}",
+                StatusCode.UNSUPPORTED_WIRE_VERSION, f"wire version {request.wire_version}"
             )
+        wish = CodecWish(
+            policy=request.codec_policy or UNNAMED_POLICY,
+            offered=tuple(request.offered_codecs),
+            link_bytes_per_second=request.link_bytes_per_second,
+        )
         now_ms = self._around.now_ms()
         return Admission(
             request_id=request.request_id,
@@ -118,7 +122,8 @@ class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
             one_time_public_key=request.one_time_public_key,
             offered_wire_versions=tuple(request.offered_wire_versions),
             offered_codecs=tuple(request.offered_codecs),
-            codec=codec_by_name(request.codec),
+            codec_policy=wish.policy,
+            codecs=choose_codecs(wish, self._around.codec_speeds),
             max_connections=max(1, min(request.max_connections, MAX_CONNECTIONS)),
             expires_at_ms=now_ms + request.deadline_ms + 1000 * request.lease_seconds,
         )

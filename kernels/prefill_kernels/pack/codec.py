@@ -69,12 +69,17 @@ _HEAD_BYTES = 32  # planes: 5 bytes a plane, 4 planes; heads, scales and padding
 
 
 def names() -> tuple[str, ...]:
-    """The codecs that have a number on the wire, the cheapest first."""
+    """Every codec; each has a number on the wire."""
+    return (*_LOSSLESS, *_LOSSY)
+
+
+def lossless_names() -> tuple[str, ...]:
+    """The codecs that give every bit back, the cheapest first."""
     return tuple(_LOSSLESS)
 
 
 def lossy_names() -> tuple[str, ...]:
-    """The codecs that round, not yet on the wire; the most exact first."""
+    """The codecs that round, the most exact first."""
     return tuple(_LOSSY)
 
 

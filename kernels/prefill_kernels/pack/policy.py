@@ -33,6 +33,8 @@ POLICIES: Mapping[str, Mapping[StatePart, tuple[str, ...]]] = {
     },
 }
 DEFAULT_POLICY = "near-lossless"
+AUTO = "auto"  # whatever is there soonest of what the default policy allows
+POLICY_NAMES = (*POLICIES, AUTO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,8 @@ class CodecSpeed:
 
 
 def codec_for(policy: str, part: StatePart) -> str:
-    """The codec of a policy for a part of the state; `auto` is `quickest`'s affair."""
-    return _allowed(policy, part)[0]
+    """The codec of a policy for a part of the state; of `auto`, while no link was measured."""
+    return allowed(policy, part)[0]
 
 
 def quickest(
@@ -62,13 +64,20 @@ def quickest(
     bound: str = DEFAULT_POLICY,
 ) -> str:
     """`auto`: of the codecs within the bound of a policy, the one that is there soonest."""
-    known = [name for name in _allowed(bound, part) if name in speeds]
+    known = [name for name in allowed(bound, part) if name in speeds]
     if not known:
         raise PackError(f"no codec that {bound} allows for {part.value} was measured")
     return min(known, key=lambda name: speeds[name].seconds(1, link_bytes_per_second))
 
 
-def _allowed(policy: str, part: StatePart) -> tuple[str, ...]:
-    if policy not in POLICIES:
-        raise PackError(f"policy {policy!r} is unknown, there are {', '.join(POLICIES)}")
-    return POLICIES[policy][part]
+def allowed(policy: str, part: StatePart) -> tuple[str, ...]:
+    """Every codec that keeps a policy's promise for a part, the policy's own first."""
+    bound = DEFAULT_POLICY if policy == AUTO else policy
+    if bound not in POLICIES:
+        raise PackError(f"policy {policy[:40]!r} is unknown, there are {', '.join(POLICY_NAMES)}")
+    return POLICIES[bound][part]
+
+
+def decodable(policy: str) -> tuple[str, ...]:
+    """Every codec that a state under this policy may come in, for any of its parts."""
+    return tuple(dict.fromkeys(name for part in StatePart for name in allowed(policy, part)))

@@ -50,15 +50,18 @@ class DecodeEngine(Protocol):
         """Text to tokens and back; None when this engine takes token ids only."""
         ...
 
-    def prefix(self, tokens: np.ndarray, capacity_tokens: int) -> int:
-        """Tokens at the prompt's start whose state this engine holds, with room for the rest."""
+    def prefix(self, tokens: np.ndarray, capacity_tokens: int, *, exact: bool) -> int:
+        """Tokens at the prompt's start whose state this engine holds, with room for the rest.
+
+        `exact`: nothing that grew from a state which was rounded on its way counts.
+        """
         ...
 
     def load(self, state: PrefilledState, tokens: np.ndarray, capacity_tokens: int) -> Handle:
         """A sequence that stands at token N-1 with a verified state."""
         ...
 
-    def open(self, tokens: np.ndarray, capacity_tokens: int) -> Handle:
+    def open(self, tokens: np.ndarray, capacity_tokens: int, *, exact: bool) -> Handle:
         """A sequence to prefill here; it begins at the prefix that the engine holds."""
         ...
 

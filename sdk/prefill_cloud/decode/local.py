@@ -31,6 +31,7 @@ class _Sequence:
     """A prompt and what followed it.
 
     `unknown`: the step engine has not seen the tokens ahead, since they came after it was opened.
+    `exact`: its state is what prefilling here gives, not one that a codec rounded.
     """
 
     handle: StepHandle
@@ -38,6 +39,7 @@ class _Sequence:
     prompt_tokens: int
     capacity_tokens: int
     unknown: bool = False
+    exact: bool = True
 
 
 class LocalEngine:
@@ -100,16 +102,18 @@ class LocalEngine:
         """The checkpoint's text, when the engine was made with it."""
         return self._vocabulary
 
-    def prefix(self, tokens: np.ndarray, capacity_tokens: int) -> int:
+    def prefix(self, tokens: np.ndarray, capacity_tokens: int, *, exact: bool = False) -> int:
         """Tokens that a kept sequence has covered and that this prompt begins with."""
         with self._lock:
-            kept = self._longest(tokens, capacity_tokens)
+            kept = self._longest(tokens, capacity_tokens, exact)
             return 0 if kept is None else self._engine.position(kept.handle)
 
-    def _longest(self, tokens: np.ndarray, capacity_tokens: int) -> _Sequence | None:
+    def _longest(self, tokens: np.ndarray, capacity_tokens: int, exact: bool) -> _Sequence | None:
         """The kept sequence that covers most of this prompt, short of its last token."""
         best, covered = None, 0
         for kept in self._kept:
+            if exact and not kept.exact:
+                continue
             position = self._engine.position(kept.handle)
             fits = covered < position < len(tokens) and capacity_tokens <= kept.capacity_tokens
             if fits and np.array_equal(tokens[:position], kept.tokens[:position]):
@@ -127,12 +131,14 @@ class LocalEngine:
             except StateMismatch as error:
                 code = StatusCode.IDENTITY_FAILURE
                 raise error_for(code, f"{error.message}.", state.request_id) from None
-            return self._add(_Sequence(handle, tokens.tolist(), len(tokens), capacity))
+            exact = not any(state.error_bounds.values())
+            fields = (handle, tokens.tolist(), len(tokens), capacity)
+            return self._add(_Sequence(*fields, exact=exact))
 
-    def open(self, tokens: np.ndarray, capacity_tokens: int) -> Handle:
+    def open(self, tokens: np.ndarray, capacity_tokens: int, *, exact: bool = False) -> Handle:
         """Begin at the kept prefix, or at nothing; `InvalidRequestError` for ids out of range."""
         with self._lock:
-            kept = self._longest(tokens, capacity_tokens)
+            kept = self._longest(tokens, capacity_tokens, exact)
             if kept is not None:
                 self._kept.remove(kept)
                 kept.tokens, kept.prompt_tokens = tokens.tolist(), len(tokens)

@@ -69,6 +69,8 @@ class OpenRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     ONE_TIME_PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     MAX_PRICE_MICROS_FIELD_NUMBER: _builtins.int
+    CODEC_POLICY_FIELD_NUMBER: _builtins.int
+    LINK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     token_count: _builtins.int
     """N; the state that comes back covers N-1 tokens"""
     prompt_digest: _builtins.bytes
@@ -82,11 +84,15 @@ class OpenRequest(_message.Message):
     """X25519, 32 bytes"""
     max_price_micros: _builtins.int
     """0: no cap"""
+    codec_policy: _builtins.str
+    """exact, near-lossless, compact or auto; empty: exact"""
+    link_bytes_per_second: _builtins.int
+    """as measured by this side, for auto; 0: unknown"""
     @_builtins.property
     def wire_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def codecs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """in order of preference"""
+        """that this side decodes; which of them is used is the policy's affair"""
 
     @_builtins.property
     def model(self) -> Global___ModelIdentity: ...
@@ -119,10 +125,12 @@ class OpenRequest(_message.Message):
         idempotency_key: _builtins.str = ...,
         one_time_public_key: _builtins.bytes = ...,
         max_price_micros: _builtins.int = ...,
+        codec_policy: _builtins.str = ...,
+        link_bytes_per_second: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "block_size_tokens", b"block_size_tokens", "codecs", b"codecs", "datacenters", b"datacenters", "deadline_ms", b"deadline_ms", "idempotency_key", b"idempotency_key", "local_prefix_tokens", b"local_prefix_tokens", "max_price_micros", b"max_price_micros", "model", b"model", "one_time_public_key", b"one_time_public_key", "prompt_digest", b"prompt_digest", "residency", b"residency", "token_count", b"token_count", "wire_versions", b"wire_versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["block_hashes", b"block_hashes", "block_size_tokens", b"block_size_tokens", "codec_policy", b"codec_policy", "codecs", b"codecs", "datacenters", b"datacenters", "deadline_ms", b"deadline_ms", "idempotency_key", b"idempotency_key", "link_bytes_per_second", b"link_bytes_per_second", "local_prefix_tokens", b"local_prefix_tokens", "max_price_micros", b"max_price_micros", "model", b"model", "one_time_public_key", b"one_time_public_key", "prompt_digest", b"prompt_digest", "residency", b"residency", "token_count", b"token_count", "wire_versions", b"wire_versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -179,6 +187,7 @@ class Accept(_message.Message):
     """SignedDocument over WorkerCertificate"""
     wire_version: _builtins.int
     codec: _builtins.str
+    """one that both sides have; the manifest tells every tensor's"""
     data_endpoint: _builtins.str
     """host:port"""
     data_tls: _builtins.bool
@@ -643,6 +652,7 @@ class TensorEntry(_message.Message):
     codec: _builtins.int
     codec_parameters: _builtins.bytes
     error_bound: _builtins.float
+    """of any element, absolute; 0 for a lossless codec"""
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -676,7 +686,6 @@ class StateManifest(_message.Message):
     WIRE_VERSION_FIELD_NUMBER: _builtins.int
     OFFERED_WIRE_VERSIONS_FIELD_NUMBER: _builtins.int
     OFFERED_CODECS_FIELD_NUMBER: _builtins.int
-    CODEC_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     FENCING_EPOCH_FIELD_NUMBER: _builtins.int
@@ -696,8 +705,8 @@ class StateManifest(_message.Message):
     ROOT_FIELD_NUMBER: _builtins.int
     CLOSE_KEY_FIELD_NUMBER: _builtins.int
     RECEIPT_ID_FIELD_NUMBER: _builtins.int
+    CODEC_POLICY_FIELD_NUMBER: _builtins.int
     wire_version: _builtins.int
-    codec: _builtins.str
     request_id: _builtins.str
     attempt: _builtins.int
     fencing_epoch: _builtins.int
@@ -718,6 +727,7 @@ class StateManifest(_message.Message):
     root: _builtins.bytes
     close_key: _builtins.bytes
     receipt_id: _builtins.str
+    codec_policy: _builtins.str
     @_builtins.property
     def offered_wire_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -730,7 +740,6 @@ class StateManifest(_message.Message):
         wire_version: _builtins.int = ...,
         offered_wire_versions: _abc.Iterable[_builtins.int] | None = ...,
         offered_codecs: _abc.Iterable[_builtins.str] | None = ...,
-        codec: _builtins.str = ...,
         request_id: _builtins.str = ...,
         attempt: _builtins.int = ...,
         fencing_epoch: _builtins.int = ...,
@@ -750,10 +759,11 @@ class StateManifest(_message.Message):
         root: _builtins.bytes = ...,
         close_key: _builtins.bytes = ...,
         receipt_id: _builtins.str = ...,
+        codec_policy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "chunk_count", b"chunk_count", "close_key", b"close_key", "codec", b"codec", "expires_at_ms", b"expires_at_ms", "fencing_epoch", b"fencing_epoch", "leaf_table_digest", b"leaf_table_digest", "model_fingerprint", b"model_fingerprint", "numerics_profile", b"numerics_profile", "offered_codecs", b"offered_codecs", "offered_wire_versions", b"offered_wire_versions", "one_time_key_hash", b"one_time_key_hash", "prompt_digest", b"prompt_digest", "receipt_id", b"receipt_id", "request_id", b"request_id", "root", b"root", "state_tokens", b"state_tokens", "tenant", b"tenant", "tensors", b"tensors", "token_count", b"token_count", "tokenizer_fingerprint", b"tokenizer_fingerprint", "wire_version", b"wire_version", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "chunk_count", b"chunk_count", "close_key", b"close_key", "codec_policy", b"codec_policy", "expires_at_ms", b"expires_at_ms", "fencing_epoch", b"fencing_epoch", "leaf_table_digest", b"leaf_table_digest", "model_fingerprint", b"model_fingerprint", "numerics_profile", b"numerics_profile", "offered_codecs", b"offered_codecs", "offered_wire_versions", b"offered_wire_versions", "one_time_key_hash", b"one_time_key_hash", "prompt_digest", b"prompt_digest", "receipt_id", b"receipt_id", "request_id", b"request_id", "root", b"root", "state_tokens", b"state_tokens", "tenant", b"tenant", "tensors", b"tensors", "token_count", b"token_count", "tokenizer_fingerprint", b"tokenizer_fingerprint", "wire_version", b"wire_version", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from prefill_wire.capability import Capability, connection_proof, issue_capability
 from prefill_wire.certificate import WorkerCertificate, issue_certificate
 from prefill_wire.channel import ClientChannel, Progress, ServerChannel
+from prefill_wire.codecs import Codec
 from prefill_wire.digests import (
     block_hashes,
     chunk_digest,
@@ -33,13 +34,13 @@ from prefill_wire.signing import SigningKey
 from prefill_wire.status import StatusCode
 
 HERE = Path(__file__).parent
-CONFTEST = HERE.parents[1] / "wire" / "conftest.py"
+RECORDER = HERE.parents[1] / "wire" / "recorded_exchange.py"
 NOW_MS = 1_800_000_000_000
 
 
 def recorder():
-    """tests/wire/conftest.py, which records exchanges."""
-    spec = importlib.util.spec_from_file_location("wire_recorder", CONFTEST)
+    """tests/wire/recorded_exchange.py, which records exchanges."""
+    spec = importlib.util.spec_from_file_location("wire_recorder", RECORDER)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -144,6 +145,22 @@ def channel():
     }
 
 
+def codecs():
+    """Every codec's number; payloads are frozen for raw alone, in `exchange`."""
+    return {code.wire_name: int(code) for code in Codec}
+
+
+def mixed():
+    """An exchange whose tensors have several codecs and error bounds, around raw payloads."""
+    made = recorder().make_exchange(coding=recorder().MIXED)
+    return {
+        "headers": [c.header.encode().hex() for c in made.chunks],
+        "digests": [c.digest.hex() for c in made.chunks],
+        "sealed_manifest": made.finished.sealed_manifest.hex(),
+        "root": made.finished.root.hex(),
+    }
+
+
 def exchange():
     """A whole state of 6 tokens: chunks as sealed, manifest, receipt, and the plain tensors."""
     made = recorder().make_exchange()
@@ -174,6 +191,8 @@ VECTORS = {
     "documents": documents,
     "channel": channel,
     "exchange": exchange,
+    "codecs": codecs,
+    "mixed": mixed,
 }
 
 
