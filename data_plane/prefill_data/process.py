@@ -17,9 +17,9 @@ import uvloop
 from prefill_wire.loopback import is_loopback
 from prometheus_client import CollectorRegistry, start_http_server
 
+from prefill_data.calls import CHANNEL_OPTIONS
 from prefill_data.errors import DataPlaneError, SettingsError
 from prefill_data.logs import configure_logging
-from prefill_data.refusals import CHANNEL_OPTIONS
 from prefill_data.settings import Address, Tls
 
 log = structlog.get_logger()

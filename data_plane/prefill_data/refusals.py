@@ -11,20 +11,14 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 from prefill_wire.errors import WireError
-from prefill_wire.limits import GRPC_MAX_MESSAGE_BYTES
 from prefill_wire.pb import prefill_pb2
 from prefill_wire.status import STATUS_TABLE, StatusCode
 from prometheus_client import Counter
 
+from prefill_data.calls import CallCount
 from prefill_data.errors import DataPlaneError
 
 ERROR_METADATA = "prefill-error-bin"
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", GRPC_MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", GRPC_MAX_MESSAGE_BYTES),
-)
-# Without so_reuseport two servers on one port share its connections instead of one failing.
-SERVER_OPTIONS = (*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0), ("grpc.max_metadata_size", 16 << 10))
 # Trailing metadata beyond a peer's limit would replace the refusal by a bare status.
 MAX_TEXT = 512
 MAX_REQUEST_ID = 64  # what a caller quotes to us is cut before it reaches a log
@@ -66,17 +60,20 @@ class Call:
 
 
 class Guard:
-    """Every error of a call becomes a counted, logged, typed refusal."""
+    """Every error of a call becomes a counted, logged, typed refusal; too many calls are one."""
 
-    def __init__(self, refusals: Counter) -> None:
-        self._refusals = refusals
+    def __init__(self, refusals: Counter, calls: CallCount) -> None:
+        self._refusals, self._calls = refusals, calls
 
     @asynccontextmanager
-    async def call(self, context: Context, place: str, request_id: str = "") -> AsyncIterator[Call]:
-        """The frame of one RPC handler."""
+    async def call(
+        self, context: Context, place: str, request_id: str = "", *, always: bool = False
+    ) -> AsyncIterator[Call]:
+        """The frame of one RPC handler; one that is short and frees something is `always` taken."""
         call = Call(request_id)
         try:
-            yield call
+            with self._calls.one_more(always=always):
+                yield call
         except grpc.aio.AbortError:
             raise
         except Exception as error:

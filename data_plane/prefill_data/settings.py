@@ -11,6 +11,7 @@ from pathlib import Path
 from prefill_fleet.service_urls import refuse_redis
 from prefill_wire.loopback import is_loopback
 
+from prefill_data.calls import USUAL, CallLimits
 from prefill_data.errors import SettingsError
 
 MIB = 1 << 20
@@ -172,6 +173,15 @@ def read_link(values: Mapping[str, str], env: Environment) -> ControlLink:
     )
 
 
+def read_calls(env: Environment) -> CallLimits:
+    """How many calls a gRPC server takes, and when a silent connection ends."""
+    return CallLimits(
+        most=env.number("PREFILL_MAX_CALLS", USUAL.most, 1),
+        most_a_connection=env.number("PREFILL_MAX_CALLS_A_CONNECTION", USUAL.most_a_connection, 1),
+        silence_seconds=env.number("PREFILL_KEEPALIVE_SECONDS", USUAL.silence_seconds, 1),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
     """Everything a prefill worker is told; `data_host` is the name that SDKs reach it by."""
@@ -194,6 +204,7 @@ class WorkerSettings:
     tls: Tls | None
     failpoints: str
     redis_url: str = field(default="", repr=False)
+    calls: CallLimits = USUAL
 
     @classmethod
     def read(cls, values: Mapping[str, str]) -> WorkerSettings:
@@ -222,6 +233,7 @@ class WorkerSettings:
             tls=env.tls(listen, data),
             failpoints=values.get("PREFILL_FAILPOINTS", ""),
             redis_url=read_link(values, env).redis_url,
+            calls=read_calls(env),
         )
 
 
@@ -252,6 +264,7 @@ class GatewaySettings:
     failpoints: str
     spool_segment_bytes: int = 64 * MIB
     link: ControlLink = ControlLink()
+    calls: CallLimits = USUAL
 
     @classmethod
     def read(cls, values: Mapping[str, str]) -> GatewaySettings:
@@ -282,6 +295,7 @@ class GatewaySettings:
             failpoints=values.get("PREFILL_FAILPOINTS", ""),
             spool_segment_bytes=env.number("PREFILL_SPOOL_SEGMENT_BYTES", 64 * MIB, 1),
             link=link,
+            calls=read_calls(env),
         )
 
 

@@ -14,10 +14,10 @@ import grpc
 from prefill_cloud import AsyncClient
 from prefill_cloud.clock import Backoff
 from prefill_cloud.tuning import Tuning
+from prefill_data.calls import CHANNEL_OPTIONS
 from prefill_data.failpoints import Failpoints
 from prefill_data.gateway import __main__ as gateway
 from prefill_data.metering.spool import read_receipts
-from prefill_data.refusals import CHANNEL_OPTIONS
 from prefill_data.settings import Address, GatewaySettings, WorkerSettings
 from prefill_data.worker import __main__ as worker
 from prefill_data.worker.attempts import AttemptBook, AttemptLimits

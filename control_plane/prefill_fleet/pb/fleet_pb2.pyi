@@ -146,6 +146,7 @@ class AdmitRequest(_message.Message):
     MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
+    OVER_FIELD_NUMBER: _builtins.int
     CODEC_POLICY_FIELD_NUMBER: _builtins.int
     LINK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
@@ -174,6 +175,10 @@ class AdmitRequest(_message.Message):
     def offered_wire_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
     def offered_codecs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def over(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptName]:
+        """freed before this attempt is admitted"""
+
     def __init__(
         self,
         *,
@@ -196,12 +201,13 @@ class AdmitRequest(_message.Message):
         max_connections: _builtins.int = ...,
         deadline_ms: _builtins.int = ...,
         lease_seconds: _builtins.int = ...,
+        over: _abc.Iterable[Global___AttemptName] | None = ...,
         codec_policy: _builtins.str = ...,
         link_bytes_per_second: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "codec", b"codec", "codec_policy", b"codec_policy", "deadline_ms", b"deadline_ms", "fencing_epoch", b"fencing_epoch", "key_id", b"key_id", "lease_seconds", b"lease_seconds", "link_bytes_per_second", b"link_bytes_per_second", "max_connections", b"max_connections", "model", b"model", "model_fingerprint", b"model_fingerprint", "numerics_profile", b"numerics_profile", "offered_codecs", b"offered_codecs", "offered_wire_versions", b"offered_wire_versions", "one_time_public_key", b"one_time_public_key", "prompt_digest", b"prompt_digest", "request_id", b"request_id", "tenant", b"tenant", "token_count", b"token_count", "tokenizer_fingerprint", b"tokenizer_fingerprint", "wire_version", b"wire_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "codec", b"codec", "codec_policy", b"codec_policy", "deadline_ms", b"deadline_ms", "fencing_epoch", b"fencing_epoch", "key_id", b"key_id", "lease_seconds", b"lease_seconds", "link_bytes_per_second", b"link_bytes_per_second", "max_connections", b"max_connections", "model", b"model", "model_fingerprint", b"model_fingerprint", "numerics_profile", b"numerics_profile", "offered_codecs", b"offered_codecs", "offered_wire_versions", b"offered_wire_versions", "one_time_public_key", b"one_time_public_key", "over", b"over", "prompt_digest", b"prompt_digest", "request_id", b"request_id", "tenant", b"tenant", "token_count", b"token_count", "tokenizer_fingerprint", b"tokenizer_fingerprint", "wire_version", b"wire_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -332,7 +338,7 @@ class RunEvent(_message.Message):
 Global___RunEvent: _TypeAlias = RunEvent  # noqa: Y015
 
 @_typing.final
-class ReleaseRequest(_message.Message):
+class AttemptName(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
@@ -348,6 +354,26 @@ class ReleaseRequest(_message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttemptName: _TypeAlias = AttemptName  # noqa: Y015
+
+@_typing.final
+class ReleaseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OVER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def over(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptName]: ...
+    def __init__(
+        self,
+        *,
+        over: _abc.Iterable[Global___AttemptName] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["over", b"over"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

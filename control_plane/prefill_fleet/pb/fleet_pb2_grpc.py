@@ -80,7 +80,7 @@ class PrefillWorkerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Release(self, request, context):
-        """Frees an attempt: after its claim, its cancellation or the end of its lease. Idempotent.
+        """Frees attempts: after their claim, their cancellation or the end of their lease. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

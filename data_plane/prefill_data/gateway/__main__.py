@@ -11,13 +11,15 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prefill_wire.pb import prefill_pb2_grpc
 
+from prefill_data.calls import CallCount
 from prefill_data.failpoints import Failpoints
+from prefill_data.gateway.admission import OpeningRules
 from prefill_data.gateway.claims import Billing, Claims, open_spool
 from prefill_data.gateway.epoch import next_epoch
 from prefill_data.gateway.fleet import Fleet, WorkerLink
 from prefill_data.gateway.live import go_live
 from prefill_data.gateway.metrics import GatewayMetrics
-from prefill_data.gateway.opening import Opener, OpeningRules
+from prefill_data.gateway.opening import Opener
 from prefill_data.gateway.report import gateway_herald
 from prefill_data.gateway.requests import RequestBook
 from prefill_data.gateway.service import GatewayParts, GatewayService
@@ -33,7 +35,6 @@ from prefill_data.process import (
     serve_metrics,
     until_stop,
 )
-from prefill_data.refusals import SERVER_OPTIONS
 from prefill_data.settings import GatewaySettings
 
 Clock = Callable[[], int]  # Unix milliseconds
@@ -99,6 +100,7 @@ def make_parts(settings: GatewaySettings, stop: asyncio.Event, now: Clock) -> Ga
         rules=rules,
         claims=claims,
         metrics=metrics,
+        calls=CallCount(settings.calls.most),
         shipper=make_shipper(settings, spool, metrics, now),
     )
 
@@ -116,13 +118,14 @@ def make_shipper(
 
 async def listen(settings: GatewaySettings, parts: GatewayParts, stack: AsyncExitStack) -> str:
     """The gRPC server with its health service; where it listens."""
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(options=settings.calls.options())
     address = bind_grpc(server, settings.listen, settings.tls)
     prefill_pb2_grpc.add_PrefillGatewayServicer_to_server(GatewayService(parts), server)
     checks = health.aio.HealthServicer()
     await checks.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     await server.start()
+    stack.push_async_callback(parts.opener.settle)
     stack.push_async_callback(server.stop, GRACE_SECONDS)
     return address
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import structlog
@@ -49,6 +50,7 @@ class WorkerLink:
     def __init__(self, endpoint: str, channel: grpc.aio.Channel, fleet_token: bytes) -> None:
         self.endpoint, self.channel = endpoint, channel
         self.stub = fleet_pb2_grpc.PrefillWorkerStub(channel)
+        self.run_whole = run_whole(channel)
         self.metadata = fleet_metadata(fleet_token)
         self.view: WorkerView | None = None
 
@@ -60,14 +62,25 @@ class WorkerLink:
             raise parse_refusal(error, f"worker {self.endpoint} does not answer") from None
         return bytes(answer.capability)
 
-    async def release(self, request_id: str, attempt: int) -> None:
-        """Free an attempt; a worker that is gone has freed it already."""
-        request = fleet_pb2.ReleaseRequest(request_id=request_id, attempt=attempt)
+    async def release(self, over: Sequence[fleet_pb2.AttemptName]) -> None:
+        """Free attempts; a worker that is gone has freed them already."""
+        request = fleet_pb2.ReleaseRequest(over=over)
         try:
             await self.stub.Release(request, metadata=self.metadata, timeout=ANSWER_SECONDS)
         except grpc.aio.AioRpcError as error:
             log.info("release", endpoint=self.endpoint, status=error.code().name,
-                     request_id=request_id)  # fmt: skip
+                     request_ids=[each.request_id for each in over])  # fmt: skip
+        except grpc.aio.UsageError:
+            log.info("release", endpoint=self.endpoint, status="this gateway ends")
+
+
+def run_whole(channel: grpc.aio.Channel) -> Any:
+    """`Run` for a prompt that is one part: the same bytes as the stream, in fewer operations."""
+    return channel.unary_stream(
+        "/prefill.fleet.v1.PrefillWorker/Run",
+        request_serializer=fleet_pb2.RunPart.SerializeToString,
+        response_deserializer=fleet_pb2.RunEvent.FromString,
+    )
 
 
 class Fleet:

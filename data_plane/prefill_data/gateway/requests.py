@@ -140,7 +140,8 @@ class RequestBook:
         if open_now >= MAX_OPEN_PER_TENANT:
             raise DataPlaneError(
                 StatusCode.CAPACITY_EXHAUSTED,
-                f"{open_now} requests are open, the limit is {MAX_OPEN_PER_TENANT}",
+                f"{open_now} requests are open for this account at this gateway, "
+                f"the limit is {MAX_OPEN_PER_TENANT}",
                 "claim or cancel some, then try again",
                 retry_after_ms=1000,
             )

@@ -11,7 +11,9 @@ from prefill_wire.identity import ModelIdentity
 from prefill_wire.pb import prefill_pb2, prefill_pb2_grpc
 from prefill_wire.status import StatusCode
 
+from prefill_data.calls import CallCount
 from prefill_data.errors import DataPlaneError
+from prefill_data.gateway.admission import OpeningRules
 from prefill_data.gateway.billed import Billed
 from prefill_data.gateway.callers import peer_address
 from prefill_data.gateway.claims import Claims
@@ -19,7 +21,7 @@ from prefill_data.gateway.fleet import Fleet
 from prefill_data.gateway.keys import ApiKey
 from prefill_data.gateway.live import Live
 from prefill_data.gateway.metrics import GatewayMetrics
-from prefill_data.gateway.opening import Opener, OpeningRules
+from prefill_data.gateway.opening import Opener
 from prefill_data.gateway.relay import relay_prompt
 from prefill_data.gateway.requests import GatewayAttempt, RequestBook
 from prefill_data.metering.shipper import Shipper
@@ -40,6 +42,7 @@ class GatewayParts:
     rules: OpeningRules
     claims: Claims
     metrics: GatewayMetrics
+    calls: CallCount
     shipper: Shipper | None = None
 
     def end_overdue(self, now_ms: int) -> None:
@@ -52,7 +55,7 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
 
     def __init__(self, parts: GatewayParts) -> None:
         self._parts = parts
-        self._guard = Guard(parts.metrics.refusals)
+        self._guard = Guard(parts.metrics.refusals, parts.calls)
 
     async def Open(  # noqa: N802
         self, request: prefill_pb2.OpenRequest, context: Context
@@ -101,7 +104,7 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         self, request: prefill_pb2.CancelRequest, context: Context
     ) -> prefill_pb2.CancelResponse:
         """End an attempt; what was billed stays billed."""
-        async with self._guard.call(context, "cancel", request.request_id):
+        async with self._guard.call(context, "cancel", request.request_id, always=True):
             attempt = self._find(self._key(context), request.request_id, request.attempt)
             if isinstance(attempt, GatewayAttempt):
                 attempt.fail(DataPlaneError(StatusCode.CANCELLED, "cancelled by its caller"))

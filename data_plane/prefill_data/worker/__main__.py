@@ -17,6 +17,7 @@ from prefill_engine.errors import EngineError
 from prefill_fleet.pb import fleet_pb2_grpc
 from prefill_wire.signing import SigningKey
 
+from prefill_data.calls import CallCount
 from prefill_data.errors import SettingsError
 from prefill_data.failpoints import Failpoints
 from prefill_data.process import (
@@ -28,7 +29,6 @@ from prefill_data.process import (
     until_stop,
 )
 from prefill_data.redis_client import connect
-from prefill_data.refusals import SERVER_OPTIONS
 from prefill_data.settings import Address, Tls, WorkerSettings
 from prefill_data.transport.connection import DataPlan
 from prefill_data.transport.server import DataServer
@@ -139,7 +139,7 @@ async def listen(
     )
     data_port = await data.start(settings.data_listen, tls_context(settings.tls))
     stack.push_async_callback(data.stop)
-    server = grpc.aio.server(options=SERVER_OPTIONS)
+    server = grpc.aio.server(options=settings.calls.options())
     address = bind_grpc(server, settings.listen, settings.tls)
     data_address = Address(settings.data_host, data_port).text()
     listing = Listing(
@@ -149,6 +149,7 @@ async def listen(
         memory_cap_bytes=settings.memory_cap_bytes,
         fleet_token=settings.fleet_token,
         capability_key=capability_key,
+        calls=CallCount(settings.calls.most),
     )
     service = WorkerService(parts.backend, parts.book, around, listing, metrics)
     fleet_pb2_grpc.add_PrefillWorkerServicer_to_server(service, server)

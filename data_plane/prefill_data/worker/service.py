@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
 from prefill_fleet.pb import fleet_pb2, fleet_pb2_grpc
@@ -13,6 +13,7 @@ from prefill_wire.limits import MAX_CONNECTIONS, MAX_PROMPT_PART_BYTES, WIRE_VER
 from prefill_wire.producer import Finished
 from prefill_wire.status import StatusCode
 
+from prefill_data.calls import CallCount
 from prefill_data.errors import DataPlaneError
 from prefill_data.fleet_token import check_fleet_token
 from prefill_data.refusals import Context, Guard
@@ -25,7 +26,7 @@ from prefill_data.worker.prefill import AttemptRun, Surroundings, check_prompt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
-    """What Describe tells beside the models."""
+    """What Describe tells beside the models; the calls under way."""
 
     certificate: bytes
     data_endpoint: str
@@ -33,6 +34,7 @@ class Listing:
     memory_cap_bytes: int
     fleet_token: bytes = field(repr=False)
     capability_key: bytes = field(repr=False)
+    calls: CallCount
 
 
 class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
@@ -48,14 +50,14 @@ class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
     ) -> None:
         self._backend, self._book, self._around = backend, book, around
         self._listing, self._metrics = listing, metrics
-        self._guard = Guard(metrics.refusals)
+        self._guard = Guard(metrics.refusals, listing.calls)
         self._models = {m.identity.name: m for m in backend.capabilities()}
 
     async def Describe(  # noqa: N802
         self, request: fleet_pb2.DescribeRequest, context: Context
     ) -> fleet_pb2.DescribeResponse:
         """Models, certificate, endpoints and load."""
-        async with self._guard.call(context, "describe"):
+        async with self._guard.call(context, "describe", always=True):
             self._authenticate(context)
         return fleet_pb2.DescribeResponse(
             worker_id=self._around.worker_id,
@@ -75,6 +77,7 @@ class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
         """Reserve memory for one attempt and issue its capability."""
         async with self._guard.call(context, "admit", request.request_id):
             self._authenticate(context)
+            self._free(request.over)
             capability = self._admit(request)
         return fleet_pb2.AdmitResponse(capability=capability)
 
@@ -202,11 +205,15 @@ class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
     async def Release(  # noqa: N802
         self, request: fleet_pb2.ReleaseRequest, context: Context
     ) -> fleet_pb2.ReleaseResponse:
-        """Free an attempt; a second time changes nothing."""
-        async with self._guard.call(context, "release", request.request_id):
+        """Free attempts; a second time changes nothing."""
+        async with self._guard.call(context, "release", always=True):
             self._authenticate(context)
-            self._book.release(request.request_id, request.attempt)
+            self._free(request.over)
         return fleet_pb2.ReleaseResponse()
+
+    def _free(self, over: Iterable[fleet_pb2.AttemptName]) -> None:
+        for each in over:
+            self._book.release(each.request_id, each.attempt)
 
     def _authenticate(self, context: Context) -> None:
         check_fleet_token(context.invocation_metadata(), self._listing.fleet_token)
@@ -222,7 +229,9 @@ async def _result_of(attempt: Attempt, task: asyncio.Task[Finished]) -> Finished
 
 
 async def _read_prompt(first: bytes, rest: AsyncIterator[fleet_pb2.RunPart], size: int) -> bytes:
-    """All parts, held to the admitted size while they come."""
+    """All parts, held to the admitted size while they come; beyond it nothing is read."""
+    if len(first) == size:
+        return first
     data = bytearray(first)
     async for part in rest:
         if len(part.token_ids) > MAX_PROMPT_PART_BYTES or len(data) + len(part.token_ids) > size:

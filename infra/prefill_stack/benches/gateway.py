@@ -2,12 +2,15 @@
 
 Both sides run in this run, by turns, in open loop at the same rate, with a tiny prompt: Open,
 Prompt, chunks and Claim through the gateway; Admit, Run and chunks with the worker. An overhead is
-the difference of the same quantile of the two. Worker, gateway and the load share the machine: one
-that is too small for the first rate says so, and measures at the next.
+the difference of the same quantile of the two. Worker, gateway and the load share the machine, so
+what each of them computes for an exchange is told too: a machine that is too small for a rate says
+what refused it, and measures at the next.
 """
 
-import asyncio
+import gc
+import os
 import tempfile
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -32,6 +35,7 @@ def run(
 ) -> dict[str, object]:
     """Overheads at the first of the rates that this machine keeps up with, and which that is."""
     import grpc
+    import uvloop
 
     from prefill_stack import shipped
     from prefill_stack.load.open_loop import neighbours
@@ -40,22 +44,22 @@ def run(
 
     checkpoints = {shipped.MQAR: shipped.checkpoint(shipped.MQAR)}
     found: dict[str, object] = {}
-    too_much: list[float] = []
+    too_much: dict[float, str] = {}
     for rate in rates_per_second:
         with tempfile.TemporaryDirectory(prefix="prefill-bench-") as name, Supervisor() as children:
             plan = CloudPlan(Path(name), checkpoints, worker_settings=WORKER)
             cloud = start_cloud(children, plan)
             try:
-                found = asyncio.run(_both_sides(cloud, rate, block_seconds, blocks))
-            except* grpc.aio.AioRpcError:  # more requests are open than a gateway holds
-                too_much.append(rate)
+                found = uvloop.run(_both_sides(cloud, rate, block_seconds, blocks))
+            except* grpc.aio.AioRpcError as errors:  # more is open than somebody takes
+                too_much[rate] = _too_much(errors.exceptions[0])
         if found:
             break
     return {
         **found,
         "requests_per_second": rate,
         "requests_per_second_wanted": rates_per_second[0],
-        "requests_per_second_too_many_here": too_much,
+        "requests_per_second_too_many_here": {f"{rate:g}": why for rate, why in too_much.items()},
         "overhead_p50_limit_ms": P50_LIMIT_MS,
         "overhead_p99_limit_ms": P99_LIMIT_MS,
         "load_generator": "one Python process on the same machine, open loop, Poisson arrivals",
@@ -63,30 +67,75 @@ def run(
     }
 
 
+def _too_much(error: Exception) -> str:
+    """What a rate was refused with; any other fault than too much work ends the bench."""
+    import grpc
+    from prefill_data.refusals import parse_refusal
+    from prefill_wire.status import StatusCode
+
+    if isinstance(error, ExceptionGroup):
+        return _too_much(error.exceptions[0])
+    if not isinstance(error, grpc.aio.AioRpcError):
+        raise error
+    refusal = parse_refusal(error, "no answer")
+    if refusal.code not in (StatusCode.CAPACITY_EXHAUSTED, StatusCode.WORKER_LOST):
+        raise error
+    return f"{refusal.code}: {refusal.message}"
+
+
 async def _both_sides(
     cloud: "LocalCloud", rate: float, seconds: float, blocks: int
 ) -> dict[str, object]:
-    from prefill_stack.load.open_loop import Measured, Offered, cpu_seconds, open_loop
+    from prefill_stack.load.open_loop import Offered, cpu_seconds, open_loop
 
-    gateway_pid, computed = cloud.gateway.process.pid, 0.0
+    pids = {
+        "gateway": cloud.gateway.process.pid,
+        "worker": cloud.workers[0].process.pid,
+        "load": os.getpid(),
+    }
+    computed: dict[tuple[str, str], float] = defaultdict(float)  # by side and process, seconds
     latencies: dict[str, list[float]] = {"gateway": [], "direct": []}
     async with _sides(cloud) as sides:
         for side in sides.values():  # channels, threads and caches are warm before it counts
             await open_loop(Offered(5.0, 2.0), side)
+        gc.collect()
+        gc.freeze()
         for block in range(blocks):
             for name, side in sides.items():
-                before = cpu_seconds(gateway_pid)
+                before = {process: cpu_seconds(pid) for process, pid in pids.items()}
                 measured = await open_loop(Offered(rate, seconds, seed=block), side)
                 latencies[name] += measured.latencies
-                computed += cpu_seconds(gateway_pid) - before if name == "gateway" else 0.0
+                for process, pid in pids.items():
+                    computed[name, process] += cpu_seconds(pid) - before[process]
+        gc.unfreeze()
+    return {**_overheads(latencies), **_cpu(latencies, computed)}
+
+
+def _overheads(latencies: Mapping[str, list[float]]) -> dict[str, object]:
+    from prefill_stack.load.open_loop import Measured
+
     through, direct = (Measured(latencies[name], 1.0) for name in ("gateway", "direct"))
     result: dict[str, object] = {}
     for label, share in (("p50", 0.5), ("p99", 0.99)):
         pair = through.quantile_ms(share), direct.quantile_ms(share)
         result[f"overhead_{label}_ms"] = round(pair[0] - pair[1], 3)
         result[f"gateway_{label}_ms"], result[f"direct_{label}_ms"] = pair
-    exchanges = len(latencies["gateway"])
-    return {**result, "gateway_cpu_ms_an_exchange": round(1000 * computed / exchanges, 3)}
+    return result
+
+
+def _cpu(
+    latencies: Mapping[str, list[float]], computed: Mapping[tuple[str, str], float]
+) -> dict[str, object]:
+    """What each process computes for an exchange through the gateway, and for a direct one."""
+    spent = {
+        (side, process): round(1000 * seconds / len(latencies[side]), 3)
+        for (side, process), seconds in computed.items()
+    }
+    through = {f"{process}_cpu_ms_an_exchange": spent["gateway", process]
+               for process in ("gateway", "worker", "load")}  # fmt: skip
+    direct = {f"direct_{process}_cpu_ms_an_exchange": spent["direct", process]
+              for process in ("worker", "load")}  # fmt: skip
+    return {**through, **direct}
 
 
 @asynccontextmanager
