@@ -40,7 +40,14 @@ from prefill_control.web.documents import CompleteJson
 from prefill_control.web.ids import tell_request_id
 from prefill_control.web.methods import tell_methods
 from prefill_control.web.metrics import Metrics
-from prefill_control.web.open_pages import docs_page, live, metrics_text, ready
+from prefill_control.web.open_pages import (
+    docs_page,
+    index,
+    live,
+    metrics_text,
+    openapi_document,
+    ready,
+)
 from prefill_control.web.problems import answer_problem
 from prefill_control.web.schemas import provide_page, provide_work
 from prefill_control.web.throttle import Throttle
@@ -67,6 +74,14 @@ NOUNS: list[ControllerRouterHandler] = [
     UsageController,
     IngestController,
     FleetController,
+]
+OPEN: list[ControllerRouterHandler] = [
+    index,
+    openapi_document,
+    docs_page,
+    live,
+    ready,
+    metrics_text,
 ]
 
 
@@ -100,7 +115,7 @@ def create_app(settings: ControlSettings, parts: Parts | None = None) -> Litesta
         await parts.database.close()
 
     return Litestar(
-        route_handlers=[*NOUNS, live, ready, metrics_text, docs_page],
+        route_handlers=[*NOUNS, *OPEN],
         middleware=[Boundary(parts)],
         dependencies={
             "work": Provide(provide_work, sync_to_thread=False),

@@ -237,3 +237,37 @@ def test_every_refusal_is_documented_as_a_problem(api):
                 kinds = set(response.get("content", {}))
                 wanted = {"application/problem+json"} if status[0] in "45" else kinds
                 assert kinds == wanted, (path, status)
+
+
+MONEY = "_micros"
+
+
+def moneyed(document):
+    """Schemas of answers that hold an amount; a preference's cap is a wish, as it was sent."""
+    return {
+        name: schema
+        for name, schema in document["components"]["schemas"].items()
+        if name.endswith("View") and name != "PreferenceView"
+        if any(field.endswith(MONEY) for field in schema.get("properties", {}))
+    }
+
+
+def test_every_amount_comes_with_its_currency(api):
+    found = moneyed(document_of(api.app))
+    assert len(found) >= 5
+    for name, schema in found.items():
+        assert "currency" in schema["required"], name
+        told = schema["properties"]["currency"]
+        assert "ISO 4217" in told["description"], name
+        assert {*told.get("enum", ()), told.get("const", "USD")} == {"USD"}, name
+
+
+async def test_the_root_leads_to_the_document(api):
+    links = (await api.client.get("/")).json()
+    for name in ("docs", "openapi", "live", "ready", "metrics"):
+        assert (await api.client.get(links[name])).status_code == 200, name
+    page = await api.client.get("/", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert (page.status_code, page.headers["location"]) == (302, "/docs")
+    document = (await api.client.get("/openapi.json")).json()
+    assert document == (await api.client.get("/openapi/openapi.json")).json()
+    assert links["version"] == document["info"]["version"]

@@ -10,7 +10,7 @@ import msgspec
 from prefill_control.models.models import RATES, Model, ModelGrant, Price, PriceOverride
 from prefill_control.models.prices import PriceDraft, Quote
 from prefill_control.models.service import ModelDraft
-from prefill_control.web.schemas import Input, Slug, Zoned
+from prefill_control.web.schemas import CURRENCY, Currency, Input, Slug, Zoned, priced
 
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$", examples=["ab" * 32])]
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
@@ -97,12 +97,13 @@ class PriceView(msgspec.Struct, frozen=True, kw_only=True):
     input_hit_micros: int
     egress_micros: int
     relay_decode_micros: int
+    currency: Currency
     created_at: dt.datetime
 
     @classmethod
     def of(cls, row: Price) -> PriceView:
         """From its row."""
-        return cls(**{name: getattr(row, name) for name in cls.__struct_fields__})
+        return priced(cls, row)
 
 
 class OverrideView(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,12 +118,13 @@ class OverrideView(msgspec.Struct, frozen=True, kw_only=True):
     input_hit_micros: int
     egress_micros: int
     relay_decode_micros: int
+    currency: Currency
     created_at: dt.datetime
 
     @classmethod
     def of(cls, row: PriceOverride) -> OverrideView:
         """From its row."""
-        return cls(**{name: getattr(row, name) for name in cls.__struct_fields__})
+        return priced(cls, row)
 
 
 class GrantInput(Input):
@@ -160,6 +162,7 @@ class QuoteView(msgspec.Struct, frozen=True, kw_only=True):
 
     amount_micros: int
     bound_micros: int
+    currency: Currency
     source: str
     valid_from: dt.datetime
     input_miss_micros: int
@@ -171,4 +174,9 @@ class QuoteView(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, quote: Quote) -> QuoteView:
         """From the service's answer."""
         terms = {name: getattr(quote.terms, name) for name in (*RATES, "source", "valid_from")}
-        return cls(amount_micros=quote.amount_micros, bound_micros=quote.bound_micros, **terms)
+        return cls(
+            amount_micros=quote.amount_micros,
+            bound_micros=quote.bound_micros,
+            currency=CURRENCY,
+            **terms,
+        )

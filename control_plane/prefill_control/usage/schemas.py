@@ -13,7 +13,7 @@ from prefill_control.errors import invalid
 from prefill_control.usage.models import Receipt, RequestRecord
 from prefill_control.usage.receipts import MAX_AMOUNT_MICROS, Delivered, Fate, Judged
 from prefill_control.usage.sums import Sum
-from prefill_control.web.schemas import Input, Text
+from prefill_control.web.schemas import CURRENCY, Currency, Input, Text, priced
 
 MAX_LINES = 64
 Encoded = Annotated[str, msgspec.Meta(min_length=1, max_length=24_576)]
@@ -75,11 +75,12 @@ class UsageView(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int
     state_bytes_sent: int
     amount_micros: int
+    currency: Currency
 
     @classmethod
     def of(cls, row: Sum) -> UsageView:
         """From the repository's answer."""
-        return cls(group=row.group, **row.amounts)
+        return cls(group=row.group, currency=CURRENCY, **row.amounts)
 
 
 class ReceiptView(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +100,7 @@ class ReceiptView(msgspec.Struct, frozen=True, kw_only=True):
     state_bytes_raw: int
     state_bytes_sent: int
     amount_micros: int
+    currency: Currency
     started_at: dt.datetime
     finished_at: dt.datetime
     ingested_at: dt.datetime
@@ -106,7 +108,7 @@ class ReceiptView(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, row: Receipt) -> ReceiptView:
         """From its row."""
-        return cls(**{name: getattr(row, name) for name in cls.__struct_fields__})
+        return priced(cls, row)
 
 
 class RequestView(msgspec.Struct, frozen=True, kw_only=True):

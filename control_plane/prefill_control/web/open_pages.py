@@ -1,4 +1,4 @@
-"""What anybody may fetch: health, metrics, the page that documents the API."""
+"""What anybody may fetch: the way in, health, metrics, and what documents the API."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from html import escape
 import msgspec
 from litestar import MediaType, Request, Response, get
 from litestar.datastructures import State
+from litestar.enums import OpenAPIMediaType
+from litestar.response import Redirect
 
 from prefill_control.web.boundary import Parts
 from prefill_control.web.documents import Document, document_of
@@ -24,6 +26,33 @@ class Health(msgspec.Struct, frozen=True):
     """What a probe reads."""
 
     status: str
+
+
+class Index(msgspec.Struct, frozen=True):
+    """Where everything is, for a program that knows the host alone."""
+
+    title: str
+    version: str
+    docs: str = "/docs"
+    openapi: str = "/openapi.json"
+    live: str = "/health/live"
+    ready: str = "/health/ready"
+    metrics: str = "/metrics"
+
+
+@get("/", include_in_schema=False)
+async def index(request: Any_) -> Response[Index] | Redirect:
+    """A browser is led to the page, a program gets the links."""
+    if MediaType.HTML in request.headers.get("accept", ""):
+        return Redirect("/docs")
+    info = document_of(request.app)["info"]
+    return Response(Index(info["title"], info["version"]))
+
+
+@get("/openapi.json", include_in_schema=False, media_type=OpenAPIMediaType.OPENAPI_JSON)
+async def openapi_document(request: Any_) -> Document:
+    """The document, where tools look for it first."""
+    return document_of(request.app)
 
 
 @get("/health/live", include_in_schema=False)
@@ -72,7 +101,7 @@ def render(document: Document) -> str:
         f"<h2>{escape(tag)}</h2>{''.join(rows)}" for tag, rows in sorted(operations.items())
     )
     title = escape(document["info"]["title"])
-    link = '<a href="/openapi/openapi.json">OpenAPI 3.1 document</a>'
+    link = '<a href="/openapi.json">OpenAPI 3.1 document</a>'
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title>"
         f"<style>{STYLE}</style><h1>{title} API</h1><p>{link}</p>{sections}</html>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 from litestar import Request
@@ -16,6 +16,15 @@ from prefill_control.web.boundary import WORK
 from prefill_control.work import Work
 
 T = TypeVar("T")
+V = TypeVar("V", bound=msgspec.Struct)
+CURRENCY: Final = "USD"
+Currency = Annotated[
+    Literal["USD"],
+    msgspec.Meta(
+        title="Currency",
+        description="ISO 4217. Every `..._micros` beside it is in millionths of one unit of it.",
+    ),
+]
 Name = Annotated[
     str,
     msgspec.Meta(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["A name"]),
@@ -48,6 +57,12 @@ ThisPage = NamedDependency[PageRequest]
 
 class Input(msgspec.Struct, forbid_unknown_fields=True):
     """A body that was sent: a field that is not named here is refused."""
+
+
+def priced(kind: type[V], row: Any) -> V:
+    """A row as a view that also names the currency of its amounts."""
+    names = (name for name in kind.__struct_fields__ if name != "currency")
+    return kind(currency=CURRENCY, **{name: getattr(row, name) for name in names})
 
 
 class Listing(msgspec.Struct, Generic[T], frozen=True, kw_only=True):

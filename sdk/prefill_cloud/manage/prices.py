@@ -34,6 +34,7 @@ class Price(PriceValues, frozen=True, kw_only=True):
     """A list price."""
 
     id: str
+    currency: str
     created_at: dt.datetime
 
 
@@ -41,6 +42,7 @@ class PriceOverride(OverrideValues, frozen=True, kw_only=True):
     """An account's own price."""
 
     id: str
+    currency: str
     tenant_id: str
     created_at: dt.datetime
 
@@ -60,6 +62,7 @@ class Quote(Rates, frozen=True, kw_only=True):
 
     amount_micros: int
     bound_micros: int
+    currency: str
     source: str
     valid_from: dt.datetime
 

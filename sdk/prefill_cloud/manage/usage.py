@@ -19,6 +19,7 @@ class UsageRow(View, frozen=True, kw_only=True):
     cached_tokens: int
     state_bytes_sent: int
     amount_micros: int
+    currency: str
 
 
 class Receipt(View, frozen=True, kw_only=True):
@@ -38,6 +39,7 @@ class Receipt(View, frozen=True, kw_only=True):
     state_bytes_raw: int
     state_bytes_sent: int
     amount_micros: int
+    currency: str
     started_at: dt.datetime
     finished_at: dt.datetime
     ingested_at: dt.datetime
