@@ -22,6 +22,7 @@ COLUMNS = 64  # columns of K and V that a program solves
 # of 255 in tf32; what takes more operands, or more rows, spills at 32 and does not at 16.
 STATE_COLUMNS, FEWER_COLUMNS = 32, 16
 WALK_STAGES = 1  # with two, a walk's tiles need 248 KiB of shared memory, and there are 227
+FUSED = {"enable_fp_fusion": True}  # products and sums in one rounding, said as Triton 3.9 asks
 
 
 def triton_prefill(
@@ -91,6 +92,7 @@ def triton_step(inputs: KdaInputs, states: Tensor) -> Tensor:
             kernels.Sizes(key_dim, value_dim),
             KP=padded(key_dim),
             WIDTH=columns,
+            **FUSED,
         )
     return out
 
@@ -117,10 +119,10 @@ def _launch(inputs: KdaInputs, run: Run, result: KdaResult, precision: str) -> N
     of_state = min(STATE_COLUMNS if light else FEWER_COLUMNS, VP)
     kernels.score_parts[(4 * count, heads)](tokens, scratch, chunks, K, KP=KP, PRECISION=precision)
     kernels.solve_keys[(count, heads, KP // of_keys)](
-        tokens, scratch, chunks, K, KP=KP, WIDTH=of_keys, PRECISION=precision
+        tokens, scratch, chunks, K, KP=KP, WIDTH=of_keys, PRECISION=precision, **FUSED
     )
     kernels.solve_values[(count, heads, VP // of_values)](
-        tokens, scratch, chunks, V, VP=VP, WIDTH=of_values, PRECISION=precision
+        tokens, scratch, chunks, V, VP=VP, WIDTH=of_values, PRECISION=precision, **FUSED
     )
     kernels.walk[(VP // of_state, heads, len(run.walks))](
         scratch,
@@ -132,6 +134,7 @@ def _launch(inputs: KdaInputs, run: Run, result: KdaResult, precision: str) -> N
         WIDTH=of_state,
         PRECISION=precision,
         num_stages=WALK_STAGES,
+        **FUSED,
     )
 
 

@@ -1,0 +1,79 @@
+"""Compiles the KDA kernels for a GPU that is not here: `compile_for.py ARCHITECTURE TYPE SIZE`.
+
+Goes the way of a real launch (binding, specialisation, code, ptxas) up to loading the binary, with
+a driver that names the architecture. Prints one JSON object: shared and spilt bytes of each kernel.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from prefill_kernels.kda import KdaInputs, triton_chunk, triton_kernels
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+
+KERNELS = ("score_parts", "solve_keys", "solve_values", "walk", "step")
+
+
+class AbsentDevice:
+    """What compiling asks a driver for."""
+
+    def __init__(self, architecture: int) -> None:
+        self.target = GPUTarget("cuda", architecture, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+class Compiled:
+    """Stands for a kernel: compiles what a launch would run, and runs nothing."""
+
+    def __init__(self, name: str, into: dict[str, dict[str, int]]) -> None:
+        self.name, self.kernel, self.into = name, getattr(triton_kernels, name), into
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return lambda *arguments, **options: self.compile(grid, arguments, options)
+
+    def compile(self, grid: tuple[int, ...], arguments: tuple[Any, ...], options: Any) -> None:
+        built = self.kernel.run(*arguments, grid=grid, warmup=True, **options)
+        spilt = spilt_bytes(built.asm["cubin"])
+        self.into[self.name] = {"shared_bytes": built.metadata.shared, "spilt_bytes": spilt}
+
+
+def spilt_bytes(binary: bytes) -> int:
+    """Bytes of stack a thread needs, which these kernels use for spilt registers alone."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        Path(file.name).write_bytes(binary)
+        command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return max(int(stack) for stack in re.findall(r"STACK:(\d+)", said))
+
+
+def main() -> None:
+    architecture, dtype, dim = int(sys.argv[1]), getattr(torch, sys.argv[2]), int(sys.argv[3])
+    found: dict[str, dict[str, int]] = {}
+    for name in KERNELS:
+        setattr(triton_kernels, name, Compiled(name, found))
+    driver.set_active(AbsentDevice(architecture))
+    rows, state = torch.zeros(70, 2, dim, dtype=dtype), torch.zeros(70, 2, dim, dim)
+    inputs = KdaInputs(rows, rows, rows, rows.float(), torch.zeros(70, 2))
+    triton_chunk.triton_prefill(inputs, bounds=[64])
+    triton_chunk.triton_step(inputs, state)
+    sys.stdout.write(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
