@@ -142,7 +142,6 @@ class AdmitRequest(_message.Message):
     OFFERED_WIRE_VERSIONS_FIELD_NUMBER: _builtins.int
     OFFERED_CODECS_FIELD_NUMBER: _builtins.int
     WIRE_VERSION_FIELD_NUMBER: _builtins.int
-    CODEC_FIELD_NUMBER: _builtins.int
     MAX_CONNECTIONS_FIELD_NUMBER: _builtins.int
     DEADLINE_MS_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
@@ -162,7 +161,6 @@ class AdmitRequest(_message.Message):
     prompt_digest: _builtins.bytes
     one_time_public_key: _builtins.bytes
     wire_version: _builtins.int
-    codec: _builtins.str
     max_connections: _builtins.int
     deadline_ms: _builtins.int
     """what is left"""
@@ -197,7 +195,6 @@ class AdmitRequest(_message.Message):
         offered_wire_versions: _abc.Iterable[_builtins.int] | None = ...,
         offered_codecs: _abc.Iterable[_builtins.str] | None = ...,
         wire_version: _builtins.int = ...,
-        codec: _builtins.str = ...,
         max_connections: _builtins.int = ...,
         deadline_ms: _builtins.int = ...,
         lease_seconds: _builtins.int = ...,
@@ -207,7 +204,7 @@ class AdmitRequest(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "codec", b"codec", "codec_policy", b"codec_policy", "deadline_ms", b"deadline_ms", "fencing_epoch", b"fencing_epoch", "key_id", b"key_id", "lease_seconds", b"lease_seconds", "link_bytes_per_second", b"link_bytes_per_second", "max_connections", b"max_connections", "model", b"model", "model_fingerprint", b"model_fingerprint", "numerics_profile", b"numerics_profile", "offered_codecs", b"offered_codecs", "offered_wire_versions", b"offered_wire_versions", "one_time_public_key", b"one_time_public_key", "over", b"over", "prompt_digest", b"prompt_digest", "request_id", b"request_id", "tenant", b"tenant", "token_count", b"token_count", "tokenizer_fingerprint", b"tokenizer_fingerprint", "wire_version", b"wire_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "codec_policy", b"codec_policy", "deadline_ms", b"deadline_ms", "fencing_epoch", b"fencing_epoch", "key_id", b"key_id", "lease_seconds", b"lease_seconds", "link_bytes_per_second", b"link_bytes_per_second", "max_connections", b"max_connections", "model", b"model", "model_fingerprint", b"model_fingerprint", "numerics_profile", b"numerics_profile", "offered_codecs", b"offered_codecs", "offered_wire_versions", b"offered_wire_versions", "one_time_public_key", b"one_time_public_key", "over", b"over", "prompt_digest", b"prompt_digest", "request_id", b"request_id", "tenant", b"tenant", "token_count", b"token_count", "tokenizer_fingerprint", b"tokenizer_fingerprint", "wire_version", b"wire_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prefill_fleet.pb import fleet_pb2
-from prefill_wire.codecs import Codec, choose
 from prefill_wire.limits import MAX_CONNECTIONS, WIRE_VERSION
 from prefill_wire.pb import prefill_pb2
 from prefill_wire.status import StatusCode
@@ -50,7 +49,7 @@ class Admissions:
 
     def terms(
         self, view: WorkerView, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request
-    ) -> tuple[Admitted, Codec]:
+    ) -> Admitted:
         """What the attempt may cost and take; refuses what the model or the cap does not allow."""
         model = view.model(asked.model.name)
         if model is None:
@@ -65,7 +64,7 @@ class Admissions:
         bound = amount_micros(asked.token_count, 0, rates)
         _check_cap(terms, asked, bound)
         deadline_at_ms = now_ms + min(asked.deadline_ms, 1000 * rules.max_deadline_seconds)
-        admitted = Admitted(
+        return Admitted(
             request_id=request.request_id,
             attempt=request.attempts + 1,
             tenant=key.tenant,
@@ -79,11 +78,8 @@ class Admissions:
             deadline_at_ms=deadline_at_ms,
             expires_at_ms=deadline_at_ms + 1000 * rules.lease_seconds,
         )
-        return admitted, choose(asked.codecs, model.codecs)
 
-    def request(
-        self, admitted: Admitted, code: Codec, asked: prefill_pb2.OpenRequest
-    ) -> fleet_pb2.AdmitRequest:
+    def request(self, admitted: Admitted, asked: prefill_pb2.OpenRequest) -> fleet_pb2.AdmitRequest:
         """What the worker is told."""
         return fleet_pb2.AdmitRequest(
             request_id=admitted.request_id,
@@ -103,15 +99,12 @@ class Admissions:
             codec_policy=asked.codec_policy,
             link_bytes_per_second=asked.link_bytes_per_second,
             wire_version=WIRE_VERSION,
-            codec=code.wire_name,
             max_connections=min(self._rules.connections, MAX_CONNECTIONS),
             deadline_ms=max(0, admitted.deadline_at_ms - self._now_ms()),
             lease_seconds=self._rules.lease_seconds,
         )
 
-    def accept(
-        self, admitted: Admitted, code: Codec, view: WorkerView, capability: bytes
-    ) -> prefill_pb2.Accept:
+    def accept(self, admitted: Admitted, view: WorkerView, capability: bytes) -> prefill_pb2.Accept:
         """What the caller is told."""
         return prefill_pb2.Accept(
             request_id=admitted.request_id,
@@ -121,7 +114,6 @@ class Admissions:
             worker_id=view.said.worker_id,
             worker_certificate=view.said.certificate,
             wire_version=WIRE_VERSION,
-            codec=code.wire_name,
             data_endpoint=view.said.data_endpoint,
             data_tls=view.said.data_tls,
             capability=capability,

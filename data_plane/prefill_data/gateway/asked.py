@@ -87,3 +87,5 @@ def _name_faults(asked: prefill_pb2.OpenRequest) -> Iterator[str]:
     names = chain(asked.datacenters, asked.residency, asked.codecs)
     if not all(0 < len(name.encode()) <= MAX_TEXT_BYTES for name in names):
         yield f"a name in datacenters, residency or codecs has not 1 to {MAX_TEXT_BYTES} bytes"
+    if len(asked.codec_policy.encode()) > MAX_TEXT_BYTES:
+        yield f"codec_policy has more than {MAX_TEXT_BYTES} bytes"

@@ -140,16 +140,16 @@ class Opener:
     async def _admit_at(
         self, link: WorkerLink, key: ApiKey, asked: prefill_pb2.OpenRequest, request: Request
     ) -> GatewayAttempt:
-        admitted, code = self._admissions.terms(_view(link), key, asked, request)
+        admitted = self._admissions.terms(_view(link), key, asked, request)
         # A number is used once: a worker whose answer was lost may hold the attempt.
         number = request.attempts = admitted.attempt
         release = partial(self._releases.tell, link, request.request_id, number)
         try:
-            message = self._admissions.request(admitted, code, asked)
+            message = self._admissions.request(admitted, asked)
             with self._releases.riding(link) as over:
                 message.over.extend(over)
                 capability = await link.admit(message)
-            accept = self._admissions.accept(admitted, code, _view(link), capability)
+            accept = self._admissions.accept(admitted, _view(link), capability)
         except BaseException as error:
             full = isinstance(error, DataPlaneError) and error.code is StatusCode.CAPACITY_EXHAUSTED
             if full:

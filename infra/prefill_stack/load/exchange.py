@@ -178,7 +178,6 @@ class WithWorker:
             offered_wire_versions=SUPPORTED_WIRE_VERSIONS,
             offered_codecs=CODECS,
             wire_version=WIRE_VERSION,
-            codec=CODECS[0],
             max_connections=1,
             deadline_ms=DEADLINE_MS,
             lease_seconds=LEASE_SECONDS,

@@ -169,7 +169,6 @@ class Accept(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     WORKER_CERTIFICATE_FIELD_NUMBER: _builtins.int
     WIRE_VERSION_FIELD_NUMBER: _builtins.int
-    CODEC_FIELD_NUMBER: _builtins.int
     DATA_ENDPOINT_FIELD_NUMBER: _builtins.int
     DATA_TLS_FIELD_NUMBER: _builtins.int
     CAPABILITY_FIELD_NUMBER: _builtins.int
@@ -186,8 +185,6 @@ class Accept(_message.Message):
     worker_certificate: _builtins.bytes
     """SignedDocument over WorkerCertificate"""
     wire_version: _builtins.int
-    codec: _builtins.str
-    """one that both sides have; the manifest tells every tensor's"""
     data_endpoint: _builtins.str
     """host:port"""
     data_tls: _builtins.bool
@@ -208,7 +205,6 @@ class Accept(_message.Message):
         worker_id: _builtins.str = ...,
         worker_certificate: _builtins.bytes = ...,
         wire_version: _builtins.int = ...,
-        codec: _builtins.str = ...,
         data_endpoint: _builtins.str = ...,
         data_tls: _builtins.bool = ...,
         capability: _builtins.bytes = ...,
@@ -220,7 +216,7 @@ class Accept(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy_hint", b"policy_hint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "capability", b"capability", "codec", b"codec", "data_endpoint", b"data_endpoint", "data_tls", b"data_tls", "datacenter", b"datacenter", "fencing_epoch", b"fencing_epoch", "lease_seconds", b"lease_seconds", "max_connections", b"max_connections", "policy_hint", b"policy_hint", "price_bound_micros", b"price_bound_micros", "request_id", b"request_id", "tenant", b"tenant", "wire_version", b"wire_version", "worker_certificate", b"worker_certificate", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "capability", b"capability", "data_endpoint", b"data_endpoint", "data_tls", b"data_tls", "datacenter", b"datacenter", "fencing_epoch", b"fencing_epoch", "lease_seconds", b"lease_seconds", "max_connections", b"max_connections", "policy_hint", b"policy_hint", "price_bound_micros", b"price_bound_micros", "request_id", b"request_id", "tenant", b"tenant", "wire_version", b"wire_version", "worker_certificate", b"worker_certificate", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
