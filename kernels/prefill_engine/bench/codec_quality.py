@@ -35,9 +35,12 @@ PARTS: Mapping[TensorKind, StatePart] = {
 
 @dataclass(frozen=True)
 class Quality:
-    """Mean KL in nats a position and agreement of the best token; recall and changed answers."""
+    """Mean KL in nats a position, its standard error, and agreement of the best token; recall and
+    changed answers.
+    """
 
     kl: float
+    kl_standard_error: float
     top1_agreement: float
     mqar_recall: float
     mqar_answers_changed_fraction: float
@@ -97,15 +100,24 @@ class CodeText:
         """How many predictions are compared."""
         return sum(len(rest) for _, rest, _ in self.cases)
 
-    def compare(self, choice: Choice) -> tuple[float, float]:
+    def compare(self, choice: Choice) -> tuple[float, float, float]:
         """Mean KL of the coded state's predictions from the true state's, and top-1 agreement."""
-        total, agreed = 0.0, 0
+        found, agreed = [], 0
         for state, rest, wanted in self.cases:
-            arrived = through(state, self.engine.schema, choice)
-            got = followed(self.engine, arrived, PROMPT_TOKENS, rest)
-            total += float(divergence(wanted, got).sum())
+            got = self._predicted(state, rest, wanted, choice)
+            found.append(divergence(wanted, got))
             agreed += int((wanted.argmax(-1) == got.argmax(-1)).sum())
-        return total / self.positions, agreed / self.positions
+        each = np.concatenate(found)
+        error = float(each.std() / np.sqrt(len(each)))
+        return float(each.mean()), error, agreed / self.positions
+
+    def _predicted(
+        self, state: State, rest: np.ndarray, wanted: np.ndarray, choice: Choice
+    ) -> np.ndarray:
+        arrived = through(state, self.engine.schema, choice)
+        if all(arrived[key].tobytes() == state[key].tobytes() for key in state):
+            return wanted  # the same bits: these predictions are made already
+        return followed(self.engine, arrived, PROMPT_TOKENS, rest)
 
 
 def divergence(wanted: np.ndarray, got: np.ndarray) -> np.ndarray:
