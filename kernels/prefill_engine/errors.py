@@ -30,3 +30,7 @@ class StateMismatch(EngineError):
 
 class SequenceError(EngineError):
     """A handle that is unknown or closed, or a step beyond its tokens."""
+
+
+class DeviceMissing(EngineError):
+    """A GPU that was asked for and is not there, or kernels that are wrong on it."""

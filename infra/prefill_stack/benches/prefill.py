@@ -2,9 +2,11 @@
 
 Ratios are transformers' median seconds over ours (above 1: we are faster), on random tokens, fp32,
 all threads. At 16,384 tokens transformers goes once, in steps of 2,048; ours is a median there too.
+With `--device cuda` it is KDA alone on a GPU, against fla and the roofs of memory and matrices.
 """
 
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 from prefill_stack import shipped
@@ -60,6 +62,14 @@ def decoding(folder: Path) -> float:
     )
     first, all_ours, their_first, all_theirs = in_turns(sides, ROUNDS)
     return (all_theirs - their_first) / (all_ours - first)
+
+
+def run_cuda() -> dict[str, object]:
+    """KDA on this machine's CUDA device; leaves its figures in `kernels/results/` too."""
+    from prefill_engine.bench import cuda
+
+    found = cuda.measure(datetime.now(UTC).date())
+    return {**found, "written_to": str(cuda.write_result(found))}
 
 
 def run() -> dict[str, object]:
