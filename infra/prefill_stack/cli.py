@@ -28,10 +28,12 @@ from prefill_stack.commands import (
     up,
     usage,
 )
-from prefill_stack.errors import complaint
+from prefill_stack.console import print_json
+from prefill_stack.errors import Complaint, complaint
 
 MANAGEMENT = (tenants, keys, limits, datacenters, prices, routes, usage, audit, fleet)
 BUG_EXIT_CODE = 70  # EX_SOFTWARE
+INTERRUPTED_EXIT_CODE = 130
 OPTIONAL_COMMANDS = ("prefill_stack.plan", "prefill_stack.profile")
 
 app = typer.Typer(
@@ -48,8 +50,6 @@ def version(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show the versions of the platform, Python and the libraries that decide results."""
-    from prefill_stack.console import print_json
-
     names = ("prefill-cloud-platform", "torch", "transformers", "numpy", "grpcio", "cryptography")
     versions = {"python": platform.python_version()}
     for name in names:
@@ -76,30 +76,41 @@ def register_commands() -> None:
 register_commands()
 
 
-def report(error: Exception) -> int:
-    """Print an error for a person; return the exit code. A bug shows its trace on request."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+def report(error: Exception, *, as_json: bool = False) -> int:
+    """Tell an error on stderr, for a person or a program; return the exit code. A bug shows its
+    trace on request."""
     known = complaint(error)
-    if known is not None:
-        console.print(f"[bold red]error:[/] {escape(known.message)}")
-        console.print(f"       {escape(known.remedy)}")
+    if known is None:
+        words = f"{type(error).__name__}: {error}"
+        known = Complaint(words, "this is a bug of ours; PREFILL_DEBUG=1 shows the trace",
+                          BUG_EXIT_CODE)  # fmt: skip
+    if as_json:
+        print_json({"error": known.document()}, sys.stderr)
         return known.exit_code
-    kind = type(error).__name__
-    console.print(f"[bold red]internal error:[/] {escape(f'{kind}: {error}')}")
-    console.print("       this is a bug of ours; PREFILL_DEBUG=1 shows the trace")
-    return BUG_EXIT_CODE
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    kind = "internal error" if known.exit_code == BUG_EXIT_CODE else "error"
+    console.print(f"[bold red]{kind}:[/] {escape(known.message)}")
+    console.print(f"       {escape(known.remedy)}")
+    return known.exit_code
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; the exit code. Wrong usage is told by typer, or as JSON by us."""
+    as_json = "--json" in arguments
+    try:
+        done = app(arguments, standalone_mode=not as_json)
+    except KeyboardInterrupt:
+        return INTERRUPTED_EXIT_CODE
+    except Exception as error:
+        if os.environ.get("PREFILL_DEBUG"):
+            raise
+        return report(error, as_json=as_json)
+    return done if isinstance(done, int) else 0
 
 
 def main() -> None:
     """Entry point of the `prefill-cloud` script."""
-    try:
-        app()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if os.environ.get("PREFILL_DEBUG"):
-            raise
-        sys.exit(report(error))
+    sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

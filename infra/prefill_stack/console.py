@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from typing import TextIO
 
 from rich.console import Console
 
@@ -16,10 +17,11 @@ QUIET_LIBRARIES = {
 }
 
 
-def print_json(document: object) -> None:
-    """One JSON object on stdout, and nothing else there."""
-    sys.stdout.write(json.dumps(document, indent=2, sort_keys=False, default=str) + "\n")
-    sys.stdout.flush()
+def print_json(document: object, stream: TextIO | None = None) -> None:
+    """One JSON object on stdout, and nothing else there; errors go to stderr."""
+    stream = stream or sys.stdout
+    stream.write(json.dumps(document, indent=2, sort_keys=False, default=str) + "\n")
+    stream.flush()
 
 
 def people(*, quiet: bool = False) -> Console:

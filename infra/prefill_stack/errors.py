@@ -1,5 +1,6 @@
 """The root of this package's errors, and how any typed error becomes a line for a person."""
 
+import errno
 from dataclasses import dataclass
 
 
@@ -33,6 +34,15 @@ class Complaint:
     message: str
     remedy: str
     exit_code: int
+    code: str = ""
+    request_id: str = ""
+
+    def document(self) -> dict[str, object]:
+        """What a program reads; `code` and `request_id` when a service told them."""
+        told = {"code": self.code, "request_id": self.request_id}
+        named = {name: value for name, value in told.items() if value}
+        words = {"message": self.message, "remedy": self.remedy}
+        return {**words, "exit_code": self.exit_code, **named}
 
 
 def complaint(error: BaseException) -> Complaint | None:
@@ -41,9 +51,15 @@ def complaint(error: BaseException) -> Complaint | None:
     if isinstance(remedy, str):
         code = getattr(error, "exit_code", 1)
         message = getattr(error, "message", "") or str(error) or type(error).__name__
-        return Complaint(message, remedy, code)
+        named = (str(getattr(error, name, "")) for name in ("code", "request_id"))
+        return Complaint(message, remedy, code, *named)
+    if hasattr(error, "format_message"):  # wrong usage, in typer's words
+        return Complaint(error.format_message(), "see --help", getattr(error, "exit_code", 2))
     if isinstance(error, ImportError):
         return Complaint(str(error), "this installation lacks a part: run `make setup`", 1)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f": {error.filename}" if error.filename else ""
+        return Complaint(f"the disk is full{place}", "make room, or use another --directory", 1)
     if isinstance(error, OSError) and error.filename is not None:
         return Complaint(f"{error.strerror}: {error.filename}", "check the path and its rights", 1)
     if isinstance(error, OSError):

@@ -45,12 +45,19 @@ class PrefillCloudError(Exception):
         self.request_id = request_id
         self.remedy = remedy or STATUS_TABLE[code].remedy
         self.retry_after_ms = retry_after_ms
-        super().__init__(f"{message} {self.remedy}".strip())
+        super().__init__(_told(message, self.remedy))
 
     @property
     def falls_back(self) -> bool:
         """Whether a session with `fallback="availability"` prefills locally instead of raising."""
         return STATUS_TABLE[self.code].disposition is Disposition.FALLBACK
+
+
+def _told(message: str, remedy: str) -> str:
+    """Both as sentences; a remedy that the message tells already is not told twice."""
+    if not remedy or remedy.rstrip(".").lower() in message.lower():
+        return message
+    return f"{message}{'' if message.endswith(('.', '!', '?')) else '.'} {remedy}"
 
 
 class AuthenticationError(PrefillCloudError):

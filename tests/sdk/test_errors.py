@@ -65,3 +65,15 @@ def test_the_import_brings_no_engine_and_no_server():
     heavy = {"torch", "transformers", "litestar", "sqlalchemy", "redis", "stripe", "prefill_engine"}
     assert heavy.isdisjoint(loaded)
     assert "prefill_cloud.errors" in loaded
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("The key is gone.", "The key is gone. Make another."),
+        ("the key is gone", "the key is gone. Make another."),
+        ("the key is gone; make another.", "the key is gone; make another."),
+    ],
+)
+def test_a_remedy_is_told_once(message, told):
+    assert str(PrefillCloudError(StatusCode.KEY_REVOKED, message, remedy="Make another.")) == told

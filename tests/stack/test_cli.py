@@ -1,13 +1,16 @@
 """The command line: a user's mistake is one line and a remedy, never a trace."""
 
+import errno
 import json
 import subprocess
 import sys
 
 import pytest
+from prefill_cloud.errors import error_for
 from prefill_stack import benches, cli
-from prefill_stack.commands.up import parse_checkpoints
 from prefill_stack.errors import NotConfigured, StackError, complaint
+from prefill_stack.up_checks import parse_checkpoints
+from prefill_wire.status import StatusCode
 from typer.testing import CliRunner
 
 
@@ -96,3 +99,40 @@ def test_a_bug_is_told_from_a_mistake(capsys):
 
 def test_benches_are_found_by_their_file_names():
     assert "prefill" in benches.names()
+
+
+def test_a_bench_list_says_what_each_measures():
+    told = json.loads(command("bench", "list", "--json").stdout)["benches"]
+    assert set(told) == set(benches.names())
+    assert all(len(words) > 20 for words in told.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "words"),
+    [
+        (["tenants", "list", "--json"], 1, "no running management API"),
+        (["generate", "x", "--json"], 1, "no running cloud"),
+        (["tenants", "list", "--json", "--limit", "none"], 2, "none"),
+        (["tenants", "nonsense", "--json"], 2, "nonsense"),
+        (["bench", "nonsense", "--json"], 1, "nonsense"),
+    ],
+)
+def test_an_error_under_json_is_json(tmp_path, arguments, exit_code, words):
+    done = command(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (exit_code, "")
+    error = json.loads(done.stderr)["error"]
+    assert words in error["message"]
+    assert error["remedy"]
+    assert error["exit_code"] == exit_code
+
+
+def test_a_refusals_code_and_request_are_told_to_programs():
+    refused = error_for(StatusCode.KEY_REVOKED, "the key was revoked", "req_1")
+    told = complaint(refused).document()
+    assert (told["code"], told["request_id"]) == ("KEY_REVOKED", "req_1")
+    assert "code" not in complaint(StackError("a", "b")).document()
+
+
+def test_a_full_disk_is_named():
+    assert "disk is full" in complaint(OSError(errno.ENOSPC, "No space left", "/x")).message
+    assert "disk is full" not in complaint(OSError(errno.EACCES, "Permission denied", "/x")).message

@@ -1,8 +1,15 @@
 """What `up` is asked is judged before anything starts."""
 
 import pytest
-from prefill_stack.commands.up import ANY_PORT, check_platform, on_loopback
-from prefill_stack.errors import NotConfigured
+from prefill_stack import shipped
+from prefill_stack.errors import NotConfigured, complaint
+from prefill_stack.up_checks import (
+    ANY_PORT,
+    check_models,
+    check_platform,
+    check_services,
+    on_loopback,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,3 +47,50 @@ def test_what_is_no_address_is_told_by_its_form(listen):
 def test_options_of_the_small_cloud_are_not_dropped_in_silence(listen, tls, hosts):
     with pytest.raises(NotConfigured, match="--small"):
         check_platform(ANY_PORT, listen, tls, hosts)
+
+
+@pytest.fixture
+def folders():
+    return {shipped.MQAR: shipped.checkpoint(shipped.MQAR)}
+
+
+def test_shipped_models_and_known_profiles_pass(folders):
+    for profile in ("fp32", "bf16-cache"):
+        check_models(folders, profile)
+
+
+def test_an_unknown_profile_is_refused(folders):
+    with pytest.raises(Exception, match="'fp16' is unknown") as refused:
+        check_models(folders, "fp16")
+    assert "bf16-cache" in complaint(refused.value).remedy
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (None, "no config.json"),
+        ("{", "checkpoint mine"),
+        ('{"model_type": "llama"}', "'llama' is not supported"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_before_anything_starts(tmp_path, config, words):
+    if config is not None:
+        (tmp_path / "config.json").write_text(config, encoding="utf-8")
+    with pytest.raises(NotConfigured, match=words):
+        check_models({"mine": tmp_path}, "fp32")
+
+
+def test_a_checkpoint_without_weights_is_refused(tmp_path, folders):
+    source = folders[shipped.MQAR] / "config.json"
+    (tmp_path / "config.json").write_bytes(source.read_bytes())
+    with pytest.raises(NotConfigured, match="checkpoint mine"):
+        check_models({"mine": tmp_path}, "fp32")
+
+
+def test_services_of_other_machines_need_tls():
+    check_services("", "")
+    check_services("postgresql://u:p@127.0.0.1/d", "rediss://u:p@redis.example/0")
+    with pytest.raises(NotConfigured, match=r"--database-url.*db.example"):
+        check_services("postgresql://u:hush@db.example/d", "")
+    with pytest.raises(NotConfigured, match=r"--redis-url.*plain text"):
+        check_services("", "redis://u:hush@redis.example/0")

@@ -18,7 +18,7 @@ PACKAGE = "prefill_data.planner"
 
 def load_plan(path: Path) -> tuple[schema.PlanFile, Scenario]:
     """A plan file and its scenario; profile and trace paths are relative to the file."""
-    plan = schema.convert(_yaml(_text(path), str(path)), schema.PlanFile)
+    plan = schema.convert(_yaml(_text(path), str(path)), schema.PlanFile, str(path))
     return plan, scenario_of(plan, path.parent)
 
 
@@ -40,7 +40,7 @@ def scenario_of(plan: schema.PlanFile, folder: Path) -> Scenario:
 def load_profile(name: str, folder: Path) -> schema.ProfileFile:
     """A profile by path when the name ends in .yaml, else a shipped one."""
     if name.endswith((".yaml", ".yml")):
-        return schema.convert(_yaml(_text(folder / name), name), schema.ProfileFile)
+        return schema.convert(_yaml(_text(folder / name), name), schema.ProfileFile, name)
     return schema.convert(_yaml(_shipped("profiles", name), name), schema.ProfileFile)
 
 

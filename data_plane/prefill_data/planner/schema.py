@@ -169,18 +169,19 @@ class PlanFile(Struct):
     search: SearchFile = msgspec.field(default_factory=SearchFile)
 
 
-def convert(document: Any, kind: type[T]) -> T:
-    """A parsed document as a struct; InvalidInputError names the field and what was expected."""
+def convert(document: Any, kind: type[T], source: str = "the file") -> T:
+    """A parsed document as a struct; InvalidInputError names the field, or `source` when the whole
+    is wrong, and what was expected."""
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         problem, _, place = str(error).partition(" - at `")
-        field = place.rstrip("`").removeprefix("$").removeprefix(".") or "the file"
+        field = place.rstrip("`").removeprefix("$").removeprefix(".")
         remedy = _unit_remedy(field, problem)
         if remedy is None:
             known = ", ".join(sorted(_fields_at(kind, field)))
             remedy = f"fields there: {known}" if known else "the planner's README has every field"
-        raise InvalidInputError(field, problem, remedy) from error
+        raise InvalidInputError(field or source, problem, remedy) from error
 
 
 def _unit_remedy(field: str, problem: str) -> str | None:
@@ -198,7 +199,7 @@ def _unit_remedy(field: str, problem: str) -> str | None:
 def _fields_at(kind: type[Any], place: str) -> set[str]:
     """The field names of the object that an error's path leads to, or that holds that value."""
     current, names = [msgspec.inspect.type_info(kind)], set[str]()
-    steps = [] if place == "the file" else re.findall(r"\[[^]]*\]|[^.\[]+", place)
+    steps = re.findall(r"\[[^]]*\]|[^.\[]+", place)
     for step in [*steps, ""]:
         structs = [s for each in current for s in _structs(each)]
         if structs:

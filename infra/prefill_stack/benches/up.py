@@ -36,11 +36,11 @@ def run() -> dict[str, object]:
 
 def _start(folder: Path) -> tuple[float, dict[str, float], float]:
     """Seconds until ready, until each part was ready, and until everything was gone again."""
-    from prefill_stack.commands.up import parse_checkpoints
     from prefill_stack.platform.keeper import Keeper, Part
     from prefill_stack.platform.plan import PlatformPlan
     from prefill_stack.platform.run import PlatformStart
     from prefill_stack.supervisor import Supervisor
+    from prefill_stack.up_checks import parse_checkpoints
 
     started, parts = time.monotonic(), {}
 

@@ -54,7 +54,7 @@ def _create(
     """Add a model; its fingerprints are those of a checkpoint folder."""
     from prefill_cloud.manage import ModelValues
 
-    from prefill_stack.commands.models import describe
+    from prefill_stack.model_facts import describe
 
     if not (checkpoint / "config.json").exists():
         raise NotConfigured(f"{checkpoint} is no checkpoint folder", "name one with a config.json")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from prefill_stack.commands.access import CREDENTIAL_VARIABLE, ManagementAccess
-from prefill_stack.commands.showing import as_document, as_rows, facts_table, rows_table, show_table
+from prefill_stack.commands.showing import as_document, as_rows, facts_table, show_rows, show_table
 from prefill_stack.commands.up import DEFAULT_DIRECTORY
 from prefill_stack.console import people, print_json
 from prefill_stack.errors import NotConfigured
@@ -103,7 +103,7 @@ class Desk:
         if self.as_json:
             self.listed(items, cursor)
             return
-        show_table(rows_table(columns.split(), as_rows(items, columns.split())))
+        show_rows(columns.split(), as_rows(items, columns.split()))
         self.tell_more(cursor)
 
     def take(self, listing: "Listing[T]") -> "tuple[list[T], str]":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prefill_stack.commands.desk import Desk, verb
-from prefill_stack.commands.showing import as_document, rows_table, show_table
+from prefill_stack.commands.showing import as_document, show_rows
 from prefill_stack.console import mebibytes, print_json
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def list_all(desk: Desk, *, role: Role = "", datacenter: Datacenter = "") -> Non
     if desk.as_json:
         desk.listed(items, cursor)
         return
-    show_table(rows_table(COLUMNS, [process_cells(process) for process in items]))
+    show_rows(COLUMNS, [process_cells(process) for process in items])
     desk.tell_more(cursor)
 
 
@@ -44,7 +44,7 @@ def links(desk: Desk, *, datacenter: Datacenter = "") -> None:
         ]
         print_json({"items": found, "next_cursor": cursor})
         return
-    show_table(rows_table(LINK_COLUMNS, link_cells(items)))
+    show_rows(LINK_COLUMNS, link_cells(items))
     desk.tell_more(cursor)
 
 

@@ -19,7 +19,7 @@ Addresses = Annotated[
     list[str] | None, typer.Option("--address", help="Network it may be used from; repeat.")
 ]
 Expires = Annotated[str | None, typer.Option(help="2030-01-31T00:00:00Z, or 90d from now.")]
-SHOWN = "id name last4 scopes state expires_at last_used_at"
+SHOWN = "id tenant_id name state last4 scopes expires_at last_used_at"
 ONCE = "the secret is shown this once; whoever has it is the key"
 
 

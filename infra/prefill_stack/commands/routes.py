@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prefill_stack.commands.desk import Desk, verb
-from prefill_stack.commands.showing import as_rows, rows_table, show_table
+from prefill_stack.commands.showing import as_rows, show_rows
 from prefill_stack.console import people
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def explain(
 
 def _show(route: "Route") -> None:
     columns = ["rule", "kept", "dropped", "reason"]
-    show_table(rows_table(columns, as_rows(route.steps, columns)))
+    show_rows(columns, as_rows(route.steps, columns))
     where = f"{route.outcome} {route.datacenter}".strip()
     people().print(f"{where}: {route.reason}", soft_wrap=True, markup=False)
 

@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,6 +19,10 @@ MICROS = 1_000_000
 MONEY_SUFFIX = "_micros"
 LEAST_DECIMALS = 2
 UNBOUNDED_COLUMNS = 4096
+CURRENCY = "USD"  # what the platform prices in
+NUMBERS = (MONEY_SUFFIX, "tokens", "_bytes", "_count", "_ms", "requests")
+TIMES = ("_at", "_from", "_until", "at")
+EDGE = 3  # what a cell costs besides its text: a blank on both sides and a rule
 
 
 def money(micros: int) -> str:
@@ -28,8 +34,9 @@ def money(micros: int) -> str:
 
 
 def title_of(name: str) -> str:
-    """A field's name for people."""
-    return name.removesuffix(MONEY_SUFFIX).replace("_", " ")
+    """A field's name for people; an amount names its currency."""
+    words = name.removesuffix(MONEY_SUFFIX).replace("_", " ")
+    return f"{words} {CURRENCY}" if name.endswith(MONEY_SUFFIX) else words
 
 
 def text_of(name: str, value: Any) -> str:
@@ -58,21 +65,52 @@ def as_rows(items: "Sequence[Struct]", columns: Sequence[str]) -> list[list[str]
 
 def show_table(table: Table) -> None:
     """On a terminal within its width; elsewhere as wide as it is, so that no id is broken."""
+    _console().print(table)
+
+
+def _console() -> Console:
     console = people()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = UNBOUNDED_COLUMNS
-    console.print(table)
+    return console
 
 
-def rows_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table of many objects; nothing is cut, so that ids can be copied."""
+def show_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of many objects, the columns that matter most first: the last ones are left out
+    where all would not fit, so that what stays can be read and copied whole."""
+    console = _console()
+    widths = fitting(columns, rows, console.width)
     table = Table()
-    for name in columns:
-        number = name.endswith((MONEY_SUFFIX, "_tokens", "_bytes", "tokens", "requests"))
-        table.add_column(title_of(name), justify="right" if number else "left", overflow="fold")
+    for name, width in zip(columns, widths, strict=False):
+        side: Any = "right" if name.endswith(NUMBERS) else "left"
+        table.add_column(title_of(name), justify=side, overflow="fold", width=width)
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
-    return table
+        table.add_row(*(escape(cell) for cell in row[: len(widths)]))
+    console.print(table)
+    if left_out := columns[len(widths) :]:
+        names = ", ".join(map(title_of, left_out))
+        console.print(f"not shown in {console.width} columns: {names} (--json has them)")
+
+
+def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The widths of the columns that fit, the first ones, one at least: no word and no time in
+    them is broken; what is to spare keeps texts of several words in one line."""
+    least: list[int] = []
+    most: list[int] = []
+    for number, name in enumerate(columns):
+        cells = [row[number] for row in rows]
+        whole = name.endswith(TIMES)
+        words = [word for cell in cells for word in ([cell] if whole else cell.split())]
+        needed = max(cell_len(word) for word in (*words, *title_of(name).split()))
+        if 1 + EDGE * (number + 1) + sum(least) + needed > width and number > 0:
+            break
+        least.append(needed)
+        most.append(max(cell_len(text) for text in (*cells, title_of(name))))
+    spare = max(width - 1 - EDGE * len(least) - sum(least), 0)
+    for number, (few, many) in enumerate(zip(least, most, strict=True)):
+        least[number] = few + min(many - few, spare)
+        spare -= least[number] - few
+    return least
 
 
 def facts_table(view: "Struct") -> Table:

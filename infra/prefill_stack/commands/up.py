@@ -6,11 +6,18 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from prefill_wire.loopback import is_loopback
 from rich.table import Table
 
 from prefill_stack.console import people, print_json, quiet_libraries
-from prefill_stack.errors import NotConfigured, ProcessFailed
+from prefill_stack.errors import ProcessFailed
+from prefill_stack.up_checks import (
+    ANY_PORT,
+    check_models,
+    check_platform,
+    check_services,
+    parse_checkpoints,
+    with_tls,
+)
 
 if TYPE_CHECKING:
     from prefill_stack.local_cloud import CloudPlan, LocalCloud
@@ -18,58 +25,6 @@ if TYPE_CHECKING:
     from prefill_stack.supervisor import Supervisor
 
 DEFAULT_DIRECTORY = Path(".prefill")
-ANY_PORT = "127.0.0.1:0"
-GREATEST_PORT = 65535
-
-
-def parse_checkpoints(options: list[str]) -> dict[str, Path]:
-    """NAME=FOLDER options as a mapping; the shipped models when there are none."""
-    from prefill_stack import shipped
-
-    if not options:
-        return {name: shipped.checkpoint(name) for name in (shipped.CODE_LM, shipped.MQAR)}
-    pairs = {}
-    for option in options:
-        name, separator, folder = option.partition("=")
-        if not (name and separator and folder):
-            raise NotConfigured(
-                f"--checkpoint {option!r} is not NAME=FOLDER",
-                "example: --checkpoint my-model=./dir",
-            )
-        pairs[name] = Path(folder).resolve()
-    return pairs
-
-
-def on_loopback(listen: str) -> bool:
-    """Whether only this machine reaches HOST:PORT; NotConfigured when it is neither."""
-    host, _, port = listen.rpartition(":")
-    if not (host and port.isdecimal() and int(port) <= GREATEST_PORT):
-        raise NotConfigured(f"{listen!r} is not HOST:PORT", "example: 127.0.0.1:7080")
-    return is_loopback(host.strip("[]"))
-
-
-def check_platform(api_listen: str, listen: str, tls: bool | None, tls_host: list[str]) -> None:
-    """Refuse, before anything starts, what the platform here does not do."""
-    if listen != ANY_PORT or tls is not None or tls_host:
-        raise NotConfigured(
-            "--listen, --tls and --tls-host go with --small", "add --small, or leave them out"
-        )
-    if not on_loopback(api_listen):
-        raise NotConfigured(
-            f"--api-listen {api_listen}: the REST API here speaks plain HTTP, so loopback alone",
-            "listen on 127.0.0.1, and put a proxy that speaks TLS before it",
-        )
-
-
-def with_tls(listen: str, wish: bool | None) -> bool:
-    """Off only on loopback: whoever else could listen in must not read prompts."""
-    loopback = on_loopback(listen)
-    if not loopback and wish is False:
-        raise NotConfigured(
-            f"--no-tls goes with a loopback address, and {listen} is none",
-            "leave --no-tls out, or listen on 127.0.0.1",
-        )
-    return not loopback if wish is None else wish
 
 
 def stop_on_terminate() -> None:
@@ -131,8 +86,10 @@ def up(
 
     stop_on_terminate()
     checkpoints, tenants = parse_checkpoints(checkpoint or []), tuple(tenant or ["demo"])
+    check_models(checkpoints, profile)
     if not small:
         check_platform(api_listen, listen, tls, tls_host or [])
+        check_services(database_url, redis_url)
         run_platform(
             PlatformPlan(
                 directory=directory.resolve(),

@@ -1,15 +1,18 @@
 """`prefill-cloud usage`: sums, receipts, and what became of each request."""
 
-from typing import TYPE_CHECKING, Annotated
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from prefill_stack.commands.desk import Desk, verb
 from prefill_stack.commands.options import since as time_before
-from prefill_stack.commands.showing import rows_table, show_table, text_of
+from prefill_stack.commands.showing import show_rows, text_of
 
 if TYPE_CHECKING:
     from prefill_cloud.manage.usage import UsageFilter, UsageRow
+
 
 usage = typer.Typer(help="Usage, receipts, requests.", no_args_is_help=True)
 
@@ -23,12 +26,23 @@ Datacenter = Annotated[str, typer.Option(help="Only of this datacenter.")]
 Since = Annotated[str, typer.Option(help="2030-01-31T00:00:00Z, or 7d ago.")]
 Until = Annotated[str, typer.Option(help="Up to this time, which is excluded.")]
 SUMS = ("requests", "tokens", "cached_tokens", "state_bytes_sent", "amount_micros")
-RECEIPTS = "receipt_id finished_at model datacenter token_count cached_tokens amount_micros"
-REQUESTS = "request_id at model datacenter token_count outcome route_reason"
+RECEIPTS = "receipt_id amount_micros token_count cached_tokens model datacenter finished_at"
+REQUESTS = "request_id outcome token_count model datacenter route_reason at"
 
 
-def narrowed(*, key_id: str, model: str, datacenter: str, since: str, until: str) -> "UsageFilter":
-    """The filter of these options."""
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def narrowed(
+    _desk: Desk,
+    *,
+    key_id: KeyId = "",
+    model: Model = "",
+    datacenter: Datacenter = "",
+    since: Since = "",
+    until: Until = "",
+) -> "UsageFilter":
+    """The filter of the options that every list here has."""
     return {
         "key_id": key_id,
         "model": model,
@@ -38,24 +52,30 @@ def narrowed(*, key_id: str, model: str, datacenter: str, since: str, until: str
     }
 
 
+def filtered(function: F) -> Callable[..., None]:
+    """A verb of a desk and a filter as one of a desk and the filter's options."""
+    narrowing = list(inspect.signature(narrowed).parameters.values())[1:]
+    own = list(inspect.signature(function).parameters.values())
+
+    def asked(desk: Desk, **options: Any) -> None:
+        only = narrowed(desk, **{each.name: options.pop(each.name) for each in narrowing})
+        function(desk, only, **options)
+
+    asked.__name__, asked.__doc__ = function.__name__, function.__doc__
+    signature = inspect.Signature([own[0], *own[2:], *narrowing])
+    asked.__signature__ = signature  # type: ignore[attr-defined]
+    return asked
+
+
 @verb(usage, "show", "list")
-def show(
-    desk: Desk,
-    *,
-    by: GroupBy = None,
-    key_id: KeyId = "",
-    model: Model = "",
-    datacenter: Datacenter = "",
-    since: Since = "",
-    until: Until = "",
-) -> None:
+@filtered
+def show(desk: Desk, only: "UsageFilter", *, by: GroupBy = None) -> None:
     """Sum usage by what --by names."""
-    only = narrowed(key_id=key_id, model=model, datacenter=datacenter, since=since, until=until)
     items, cursor = desk.take(desk.client.usage.list(by or ["tenant"], **only))
     if desk.as_json:
         desk.listed(items, cursor)
         return
-    show_table(rows_table([*(by or ["tenant"]), *SUMS], [_cells(row) for row in items]))
+    show_rows([*(by or ["tenant"]), *SUMS], [_cells(row) for row in items])
     desk.tell_more(cursor)
 
 
@@ -64,32 +84,16 @@ def _cells(row: "UsageRow") -> list[str]:
 
 
 @verb(usage, "receipts", "list")
-def receipts(
-    desk: Desk,
-    *,
-    key_id: KeyId = "",
-    model: Model = "",
-    datacenter: Datacenter = "",
-    since: Since = "",
-    until: Until = "",
-) -> None:
+@filtered
+def receipts(desk: Desk, only: "UsageFilter") -> None:
     """List receipts, the latest finished first."""
-    only = narrowed(key_id=key_id, model=model, datacenter=datacenter, since=since, until=until)
     desk.rows(desk.client.usage.receipts(**only), RECEIPTS)
 
 
 @verb(usage, "requests", "list")
-def requests(
-    desk: Desk,
-    *,
-    key_id: KeyId = "",
-    model: Model = "",
-    datacenter: Datacenter = "",
-    since: Since = "",
-    until: Until = "",
-) -> None:
+@filtered
+def requests(desk: Desk, only: "UsageFilter") -> None:
     """List requests with route and reason, the latest first."""
-    only = narrowed(key_id=key_id, model=model, datacenter=datacenter, since=since, until=until)
     desk.rows(desk.client.usage.requests(**only), REQUESTS)
 
 

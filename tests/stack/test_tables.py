@@ -1,0 +1,44 @@
+"""Tables of many objects fit the terminal with every id whole; amounts name their currency."""
+
+import pytest
+from prefill_stack.commands.showing import fitting, show_rows, title_of
+
+ID, OTHER = "key_6whea2mz4anxdpf4330r7cknzw", "ten_6jnsnsba8x0emj68jjsse3pe69"
+COLUMNS = ["id", "tenant_id", "name", "state", "created_at"]
+ROWS = [[ID, OTHER, "first of them", "active", "2030-01-31 00:00:00Z"]]
+
+
+def shown(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    show_rows(COLUMNS, ROWS)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 132])
+def test_ids_are_whole_at_every_width(capsys, monkeypatch, width):
+    text = shown(capsys, monkeypatch, width)
+    assert ID in text
+    assert (OTHER in text) is (width >= 80)
+    assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_what_is_left_out_is_named(capsys, monkeypatch):
+    assert "not shown in 80 columns: state, created at" in shown(capsys, monkeypatch, 80)
+    assert "not shown" not in shown(capsys, monkeypatch, 132)
+
+
+def test_a_time_is_never_broken_and_words_are_never_cut():
+    assert fitting(["at", "name"], [["2030-01-31 00:00:00Z", "some words"]], 40) == [20, 10]
+    assert fitting(["at", "name"], [["2030-01-31 00:00:00Z", "some words"]], 32) == [20, 5]
+    assert fitting(["at", "name"], [["2030-01-31 00:00:00Z", "some words"]], 31) == [20]
+
+
+def test_no_rows_are_a_table_too(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    show_rows(["id", "amount_micros"], [])
+    assert "amount USD" in capsys.readouterr().out
+
+
+def test_amounts_name_their_currency():
+    assert title_of("input_miss_micros") == "input miss USD"
+    assert title_of("token_count") == "token count"
