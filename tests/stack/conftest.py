@@ -113,7 +113,7 @@ def workers(tmp_path_factory):
 
 @pytest.fixture
 def scene(workers, mqar, tmp_path):
-    """`scene(failpoints)` starts a gateway of its own: folder, spool, keys and fixed port."""
+    """`scene(failpoints)` starts a gateway of its own: folder, spool (cut at each receipt), keys, port."""
     supervisor, starting = workers
     started = []
 
@@ -123,7 +123,6 @@ def scene(workers, mqar, tmp_path):
         plan = cloud_plan(
             folder,
             listen=f"127.0.0.1:{free_port()}",
-            # A segment for every receipt: kills meet the cut too.
             gateway_settings={"PREFILL_FAILPOINTS": failpoints, "PREFILL_SPOOL_SEGMENT_BYTES": "1"},
         )
         keys, public = tuple(map(new_api_key, plan.tenants)), starting.control.public_bytes
