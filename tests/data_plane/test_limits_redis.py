@@ -4,8 +4,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prefill_data.limits import store as store_module
-from prefill_data.limits.buckets import Bucket, BucketId, Limit
+from prefill_data.limits.buckets import Bucket, BucketId, Charge, Limit
+from prefill_data.limits.evaluate import Allowed
 from prefill_data.limits.ledger import LEASE_US, Ask, Ledger
+from prefill_data.limits.slices import IDLE_US, SliceBook
 from prefill_data.limits.store import SCRIPT, RedisStore, script_arguments
 from prefill_stack.services.redis import Redis, RedisPlan
 from redis import Redis as BlockingClient
@@ -13,11 +15,13 @@ from redis.asyncio import Redis as Client
 
 NOW_US = 1_800_000_000_000_000
 CLOCK = "redis.call('TIME')"
-TOLD = "{0, tonumber(ARGV[13])}"  # the test's clock in place of the server's
+TOLD = "{0, tonumber(ARGV[15])}"  # the test's clock in place of the server's
 STEP = st.tuples(
     st.sampled_from(["one", "two", "three"]),
     st.integers(-5, 2 * LEASE_US),
     *(st.integers(0, 60) for _ in range(5)),
+    st.integers(-1, 60),
+    st.sampled_from([0, NOW_US, NOW_US + 5]),
 )
 
 
@@ -58,12 +62,12 @@ def test_the_script_is_the_ledger(blocking, limit, rate, capacity, steps):
     found = bucket(limit, rate if limit is Limit.TOKENS else 0, capacity, next(NUMBERS))
     script = blocking.register_script(SCRIPT.replace(CLOCK, TOLD))
     ledger, now_us = Ledger(), NOW_US
-    for holder, pause_us, keep, back, extra, want, least in steps:
+    for holder, pause_us, keep, back, extra, want, least, left, born_us in steps:
         now_us += pause_us
-        ask = Ask(found, keep, back, extra, want, least)
+        ask = Ask(found, keep, back, extra, want, least, told_left=left, told_born_us=born_us)
         answer = ledger.ask(holder, ask, now_us)
         told = script([found.id.name], [*script_arguments(holder, ask, now_us), now_us])
-        assert told == [answer.granted, answer.left, answer.wait_us]
+        assert told == [answer.granted, answer.left, answer.wait_us, answer.born_us]
 
 
 async def test_units_are_lent_by_the_servers_clock_and_settled(redis_server):
@@ -94,3 +98,37 @@ async def test_a_script_that_the_server_forgot_is_loaded_again(redis_server):
 
 def test_the_script_is_shipped():
     assert store_module.SCRIPT.startswith("-- One bucket's account")
+
+
+async def test_a_server_that_lost_its_data_hears_from_gateways_what_was_spent(redis_server):
+    """Of quotas: a rate forgets by itself, a place is held."""
+    async with Client.from_url(redis_server.url("gateway")) as client:
+        stores = {name: RedisStore(client, name, lambda: NOW_US) for name in ("gw1", "gw2", "new")}
+        books = {name: SliceBook() for name in stores}
+        quota = Charge(bucket(Limit.DAY_TOKENS, 0, 1000, "lost"), 100)
+
+        async def spend(name, times):
+            """How many of so many requests are allowed, by a gateway whose stock is given back."""
+            allowed = 0
+            for _ in range(times):
+                book = books[name]
+                await settle(name, book.asks_for([quota], NOW_US))
+                allowed += isinstance(book.decide([quota], NOW_US), Allowed)
+            later_us = NOW_US + IDLE_US
+            await settle(name, book.asks_of_time(later_us))
+            book.slices.clear()  # what lay idle is forgotten, but not what was told
+            return allowed
+
+        async def settle(name, asks):
+            for ask, answer in zip(asks, await stores[name].ask(asks), strict=True):
+                books[name].answered(ask, answer, NOW_US)
+
+        assert (await spend("gw1", 3), await spend("gw2", 4)) == (3, 4)
+        await client.delete(quota.bucket.id.name)
+        assert await spend("new", 1) == 1  # whoever comes first may know nothing
+        assert await spend("gw2", 9) == 3  # of 1000, 700 were spent
+        await client.delete(quota.bucket.id.name)
+        assert await spend("gw1", 9) == 7  # what it was told of before the others spent the rest
+        books["gw1"].told.clear()  # the twin: without a memory all of it is there again
+        await client.delete(quota.bucket.id.name)
+        assert await spend("gw1", 12) == 10

@@ -25,6 +25,8 @@ class Ask:
     extra: units spent without having been lent.
     want:  units wanted beside those kept, but not fewer than `least`.
     known_left: what it was told last, for when nobody can be asked; negative: it never was.
+    told_left, told_born_us: of a quota, what was left in which account, as told last; an account
+        that was born at another time has lost what was spent before.
     """
 
     bucket: Bucket
@@ -34,16 +36,20 @@ class Ask:
     want: int = 0
     least: int = 0
     known_left: int = -1
+    told_left: int = -1
+    told_born_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Units `granted`, units `left` in the bucket; `wait_us` until `least` units are there (0 when
-    they were granted, negative when only a return or the next period can bring them)."""
+    they were granted, negative when only a return or the next period can bring them). `born_us`:
+    when the account began, which tells it from one that its server has lost."""
 
     granted: int
     left: int
     wait_us: int
+    born_us: int = 0
 
 
 @dataclass(slots=True)
@@ -52,15 +58,21 @@ class Ledger:
 
     debt: int = 0
     at_us: int = 0
+    born_us: int = 0
     holders: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def ask(self, holder: str, ask: Ask, now_us: int) -> Answer:
         """Settle what the holder says, then lend what there is."""
         bucket, scale = ask.bucket, ask.bucket.scale
+        if not self.at_us:
+            self.born_us = now_us
         now_us = max(now_us, self.at_us)
         self._expire(bucket, now_us)
         self._pass(bucket, now_us)
         mine, _ = self.holders.pop(holder, (0, 0))
+        if bucket.is_quota and ask.told_left >= 0 and ask.told_born_us != self.born_us:
+            # Its server lost the account: no less was spent than this holder was told of.
+            self.debt = max(self.debt, bucket.capacity - ask.told_left - ask.keep)
         others = sum(units for units, _ in self.holders.values())
         self.debt += max(0, ask.keep - mine) * scale  # lost with an old lease, yet still held
         back = ask.back if bucket.is_quota else min(ask.back, max(0, mine - ask.keep))
@@ -73,7 +85,7 @@ class Ledger:
         self.debt += granted * scale
         if ask.keep + granted:
             self.holders[holder] = (ask.keep + granted, now_us + LEASE_US)
-        return Answer(granted, left - granted, self._wait_us(ask, granted))
+        return Answer(granted, left - granted, self._wait_us(ask, granted), self.born_us)
 
     def _pass(self, bucket: Bucket, until_us: int) -> None:
         """Debt is paid off, but never below what is held: held units may be spent only now. The

@@ -1,17 +1,20 @@
 -- One bucket's account, as ledger.py keeps it, with the server's clock. KEYS[1]: a hash with
--- d (debt), t (microseconds), and for every holder 'units:lease end'.
+-- d (debt), t (microseconds), c (when it began), and for every holder 'units:lease end'.
 local holder = 'h:' .. ARGV[1]
 local rate, capacity, scale = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local lent, quota, lease, expire = ARGV[5] == 'lent', ARGV[5] == 'quota', tonumber(ARGV[6]), tonumber(ARGV[7])
 local keep, back, extra = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local want, least = tonumber(ARGV[11]), tonumber(ARGV[12])
+local told, told_born = tonumber(ARGV[13]), tonumber(ARGV[14])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local row = redis.call('HGETALL', KEYS[1])
-local debt, at = 0, 0
+local debt, at, born = 0, 0, 0
+if #row == 0 then born = now end
 for i = 1, #row, 2 do
   if row[i] == 'd' then debt = tonumber(row[i + 1]) end
   if row[i] == 't' then at = tonumber(row[i + 1]) end
+  if row[i] == 'c' then born = tonumber(row[i + 1]) end
 end
 now = math.max(now, at)
 -- Debt is paid off, but never below what is held: held units may be spent only now.
@@ -40,6 +43,8 @@ for _, lost in ipairs(ended) do
   if lent then debt = debt - lost[2] end
 end
 pass(now)
+-- This server has lost the account that the holder was told of: no less was spent than that.
+if quota and told >= 0 and told_born ~= born then debt = math.max(debt, capacity - told - keep) end
 debt = debt + math.max(0, keep - mine) * scale
 if not quota then back = math.min(back, math.max(0, mine - keep)) end
 debt = math.max(debt - back * scale, (held - mine + keep) * scale)
@@ -56,7 +61,8 @@ if granted < least then
     wait = -1
   end
 end
-redis.call('HSET', KEYS[1], 'd', string.format('%.0f', debt), 't', string.format('%.0f', now))
+redis.call('HSET', KEYS[1], 'd', string.format('%.0f', debt), 't', string.format('%.0f', now),
+  'c', string.format('%.0f', born))
 if keep + granted > 0 then
   local till = string.format('%.0f:%.0f', keep + granted, now + lease)
   redis.call('HSET', KEYS[1], holder, till)
@@ -64,4 +70,4 @@ else
   redis.call('HDEL', KEYS[1], holder)
 end
 redis.call('PEXPIRE', KEYS[1], string.format('%.0f', expire))
-return {granted, left - granted, wait}
+return {granted, left - granted, wait, born}

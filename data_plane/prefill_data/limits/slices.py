@@ -27,6 +27,7 @@ MEMORY_US = 500_000  # over which demand is measured
 IDLE_US = 1_000_000
 RENEW_US = LEASE_US // 3
 ASK_AGAIN_US = 5_000  # at the earliest, after an answer that brought too little
+MAX_TOLD = 100_000  # quotas whose account is remembered after they were used last; 0.3 KiB each
 UNKNOWN_US = {True: 50_000, False: 1_000_000}  # a place (True) may come free soon, a quota may not
 
 
@@ -76,9 +77,11 @@ class Slice:
 
 @dataclass(slots=True)
 class SliceBook:
-    """All slices of one gateway."""
+    """All slices of one gateway. `told`: of quotas, units left and when their account began, for a
+    server that loses it."""
 
     slices: dict[BucketId, Slice] = field(default_factory=dict)
+    told: dict[BucketId, tuple[int, int]] = field(default_factory=dict)
 
     def decide(self, charges: Sequence[Charge], now_us: int) -> Allowed | Short | Refused:
         """Evaluate, and take the units when all of them are there."""
@@ -170,6 +173,8 @@ class SliceBook:
         found.asking = False
         found.free = (found.free if now_us < found.lease_until_us else 0) + answer.granted
         found.left = answer.left
+        if ask.bucket.is_quota and answer.born_us:
+            self._remember(ask.bucket.id, (answer.left, answer.born_us))
         found.lease_until_us = found.told_at_us + LEASE_US
         if ask.least and answer.granted < ask.least:
             # A quota may be raised, a place may come free: nobody knows when.
@@ -177,6 +182,13 @@ class SliceBook:
             found.retry_at_us = now_us + max(wait_us, ASK_AGAIN_US)
         elif ask.want:
             found.retry_at_us = 0 if answer.granted else now_us + ASK_AGAIN_US
+
+    def _remember(self, name: BucketId, told: tuple[int, int]) -> None:
+        """The longest unused are forgotten first."""
+        self.told.pop(name, None)
+        self.told[name] = told
+        if len(self.told) > MAX_TOLD:
+            del self.told[next(iter(self.told))]
 
     def failed(self, ask: Ask) -> None:
         """No answer came: nobody knows whether something was lent, so nothing was."""
@@ -189,7 +201,11 @@ class SliceBook:
         back, found.owed = back + found.owed, 0
         want = max(want, found.waiting - found.free)  # an ask on its way holds up the next one
         keep = found.free + found.in_use
-        return Ask(found.bucket, keep, back, want=want, least=least, known_left=found.left)
+        left, born_us = self.told.get(found.bucket.id, (-1, 0))
+        return Ask(
+            found.bucket, keep, back, want=want, least=least, known_left=found.left,
+            told_left=left, told_born_us=born_us,
+        )  # fmt: skip
 
     def _slice(self, bucket: Bucket) -> Slice:
         found = self.slices.get(bucket.id)

@@ -65,7 +65,8 @@ def script_arguments(holder: str, ask: Ask, now_us: int) -> list[str | int]:
     keep_ms += max(0, bucket.ends_at_ms - now_us // 1000)
     kind = "lent" if bucket.lent else "quota" if bucket.is_quota else "rate"
     numbers = (bucket.per_second, bucket.capacity, bucket.scale, kind, LEASE_US, keep_ms)
-    return [holder, *numbers, ask.keep, ask.back, ask.extra, ask.want, ask.least]
+    told = (ask.told_left, ask.told_born_us)
+    return [holder, *numbers, ask.keep, ask.back, ask.extra, ask.want, ask.least, *told]
 
 
 class LocalStore:
@@ -138,7 +139,7 @@ class SurvivingStore:
             debt = max(0, share.capacity - left) * share.scale
             held = {self._holder: (ask.keep + ask.back, now_us + LEASE_US)}
             ledger = self._ledgers[ask.bucket.id] = Ledger(debt, now_us, held)
-        answer = ledger.ask(self._holder, replace(ask, bucket=share), now_us)
+        answer = ledger.ask(self._holder, replace(ask, bucket=share, told_left=-1), now_us)
         if not ask.bucket.lent:
             self._extra[ask.bucket.id] += answer.granted
         return answer
