@@ -169,6 +169,10 @@ LIES = {
     "another datacenter": {"datacenter": lambda _: "us"},
     "another root": {"root": lambda _: b"r" * 32},
     "more cached than there are": {"cached_tokens": lambda _: 21},
+    "an end before its start": {"started_at_ms": lambda n: n + 10**9},
+    "an end in the future": {"finished_at_ms": lambda n: n + 301_000},
+    "an end after its certificate's": {"finished_at_ms": lambda n: n + 2 * 10**10},
+    "no receipt": {"receipt_id": lambda _: ""},
 }
 
 
@@ -196,6 +200,26 @@ async def test_a_receipt_that_bills_otherwise_is_refused(cloud, customer, name):
     assert cloud.receipts == []
     finished.receipt = sign_receipt(WORKER, honest[0])
     await hand.claim(chunks)  # the twin
+
+
+async def test_a_prefill_that_outlives_its_workers_certificate_is_not_delivered(cloud, customer):
+    """The control plane counts what was signed in time: whatever else is delivered is not paid."""
+    hand = customer()
+    chunks = await hand.through()
+    attempt = cloud.parts.book.find(hand.tenant, hand.accept.request_id, 1)
+    finished = await attempt.finished
+    ended_ms = verify_receipt(WORKER.public_bytes, finished.receipt).finished_at_ms
+    admitted = attempt.admitted
+    for not_after_ms, claimable in ((ended_ms, False), (ended_ms + 1, True)):
+        held = replace(admitted.certificate, not_after_ms=not_after_ms)
+        attempt.admitted = replace(admitted, certificate=held)
+        if claimable:
+            await hand.claim(chunks)
+            continue
+        async with refused(S.RECEIPT_REFUSED) as detail:
+            await hand.claim(chunks)
+        assert "certificate" in detail.message
+        assert cloud.receipts == []
 
 
 @pytest.mark.parametrize("key", [CONTROL, SigningKey.from_seed(b"x" * 32)])

@@ -25,6 +25,7 @@ from prefill_data.metering.record import BilledAttempt, amount_micros
 from prefill_data.metering.spool import Place, Spool, SpoolLost
 
 log = structlog.get_logger()
+MAX_SKEW_MS = 300_000  # of a worker's clock before ours, as the control plane has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,7 @@ class Claims:
         admitted = attempt.admitted
         receipt = verify_receipt(admitted.certificate.public_key, finished.receipt)
         check_receipt(receipt, admitted, finished.root)
+        check_countable(receipt, admitted, self._now_ms())
         self._billing.failpoints.hit("gateway.claim.before_durable")
         task = asyncio.create_task(
             self._make_durable(attempt, self._bill(attempt, finished, receipt))
@@ -222,6 +224,26 @@ def check_receipt(receipt: UsageReceipt, admitted: Admitted, root: bytes) -> Non
             StatusCode.RECEIPT_REFUSED,
             f"{receipt.cached_tokens} cached tokens of {receipt.token_count}",
         )
+
+
+def check_countable(receipt: UsageReceipt, admitted: Admitted, now_ms: int) -> None:
+    """RECEIPT_REFUSED for what the control plane would not count: nothing is released for it."""
+    finished_ms, until_ms = receipt.finished_at_ms, admitted.certificate.not_after_ms
+    faults = {
+        f"{receipt.started_at_ms} ms is after its end, {finished_ms}":
+            receipt.started_at_ms > finished_ms,
+        f"it ends at {finished_ms} ms, now is {now_ms}": finished_ms > now_ms + MAX_SKEW_MS,
+        f"it ends at {finished_ms} ms, the worker's certificate at {until_ms}":
+            finished_ms >= until_ms,
+        "it names no receipt": not receipt.receipt_id,
+    }  # fmt: skip
+    for fault, holds in faults.items():
+        if holds:
+            raise DataPlaneError(
+                StatusCode.RECEIPT_REFUSED,
+                f"the worker's receipt could not be counted: {fault}",
+                "operators: look at the worker's clock and certificate",
+            )
 
 
 def _heard(task: asyncio.Task[BilledAttempt]) -> None:
