@@ -113,7 +113,7 @@ def workers(tmp_path_factory):
 
 @pytest.fixture
 def scene(workers, mqar, tmp_path):
-    """`scene(failpoints)` starts a gateway of its own: folder, spool (cut at each receipt), keys, port."""
+    """`scene(failpoints)` starts a gateway of its own, whose spool is cut at each receipt."""
     supervisor, starting = workers
     started = []
 
