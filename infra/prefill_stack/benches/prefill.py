@@ -2,6 +2,8 @@
 
 Ratios are transformers' median seconds over ours (above 1: we are faster), on random tokens, fp32,
 all threads. At 16,384 tokens transformers goes once, in steps of 2,048; ours is a median there too.
+Peak memory is that of a process of its own for each side, theirs in one shot, ours by its steps.
+Which measure runs is told on stderr.
 With `--device cuda` it is KDA alone on a GPU, against fla and the roofs of memory and matrices.
 """
 
@@ -10,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prefill_stack import shipped
+from prefill_stack.console import people
 
 ROUNDS = 5
 SHORT_TOKENS, COMPARED_TOKENS, LONG_TOKENS = 64, 4_096, 16_384
@@ -81,12 +84,22 @@ def run() -> dict[str, object]:
     small = shipped.checkpoint(shipped.CODE_LM)
     with tempfile.TemporaryDirectory() as scratch:
         wide = write_checkpoint(Path(scratch), WIDE, seed=0, deviation=0.02)
+        _tell("the shipped model, 4,096 tokens, both sides by turns")
         shipped_ratio = whole_prefill(small, COMPARED_TOKENS, ROUNDS)
+        _tell("the shipped model, 64 tokens")
         short_ratio = whole_prefill(small, SHORT_TOKENS, 4 * ROUNDS)
+        _tell("the wide model, 4,096 tokens")
         wide_ratio = whole_prefill(wide, COMPARED_TOKENS, ROUNDS)
+        _tell("the wide model, 16,384 tokens; transformers goes once")
         ours_wide, theirs_wide = long_prefill(wide, compared=True)
+    _tell("the shipped model, 16,384 tokens, ours")
     ours_long, _ = long_prefill(small, compared=False)
+    _tell("KDA alone")
     kda = measure_kda(COMPARED_TOKENS, THEIR_KDA_TOKENS, ROUNDS)
+    _tell("decoding")
+    decode_ratio = decoding(small)
+    _tell("peak memory at 16,384 tokens, ours, then transformers' in one shot")
+    mine, yours = peak_bytes(small, LONG_TOKENS), peak_bytes(small, LONG_TOKENS, "--transformers")
     return {
         "shipped_4096_ratio": round(shipped_ratio, 2),
         "wide_4096_ratio": round(wide_ratio, 2),
@@ -94,7 +107,13 @@ def run() -> dict[str, object]:
         "short_64_ratio": round(short_ratio, 2),
         "kda_gemm_peak_fraction": round(kda.gemm_peak_fraction, 3),
         "kda_ratio": round(kda.ratio, 1),
-        "decode_ratio": round(decoding(small), 2),
+        "decode_ratio": round(decode_ratio, 2),
         "tokens_per_second_16384": round(LONG_TOKENS / ours_long),
-        "peak_rss_16384_bytes": peak_bytes(small, LONG_TOKENS),
+        "peak_rss_16384_bytes": mine,
+        "transformers_peak_rss_16384_bytes": yours,
+        "peak_memory_fraction": round(mine / yours, 3),
     }
+
+
+def _tell(text: str) -> None:
+    people(quiet=True).print(f"prefill: {text}")
