@@ -13,6 +13,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,32 +35,17 @@ def run(
     blocks: int = BLOCKS,
 ) -> dict[str, object]:
     """Overheads at the first of the rates that this machine keeps up with, and which that is."""
-    import grpc
     import uvloop
 
-    from prefill_stack import shipped
     from prefill_stack.load.open_loop import neighbours
-    from prefill_stack.local_cloud import CloudPlan, start_cloud
-    from prefill_stack.supervisor import Supervisor
 
-    checkpoints = {shipped.MQAR: shipped.checkpoint(shipped.MQAR)}
-    found: dict[str, object] = {}
-    too_much: dict[float, str] = {}
-    for rate in rates_per_second:
-        with tempfile.TemporaryDirectory(prefix="prefill-bench-") as name, Supervisor() as children:
-            plan = CloudPlan(Path(name), checkpoints, worker_settings=WORKER)
-            cloud = start_cloud(children, plan)
-            try:
-                found = uvloop.run(_both_sides(cloud, rate, block_seconds, blocks))
-            except* grpc.aio.AioRpcError as errors:  # more is open than somebody takes
-                too_much[rate] = _too_much(errors.exceptions[0])
-        if found:
-            break
+    plan = BenchPlan(rates_per_second, block_seconds, blocks)
+    rate, found, too_much = uvloop.run(_at_first_rate(plan))
     return {
         **found,
         "requests_per_second": rate,
         "requests_per_second_wanted": rates_per_second[0],
-        "requests_per_second_too_many_here": {f"{rate:g}": why for rate, why in too_much.items()},
+        "requests_per_second_too_many_here": too_much,
         "overhead_p50_limit_ms": P50_LIMIT_MS,
         "overhead_p99_limit_ms": P99_LIMIT_MS,
         "load_generator": "one Python process on the same machine, open loop, Poisson arrivals",
@@ -67,14 +53,49 @@ def run(
     }
 
 
-def _too_much(error: Exception) -> str:
+@dataclass(frozen=True)
+class BenchPlan:
+    """At which rates, the highest first, and so many blocks of so many seconds a side."""
+
+    rates_per_second: tuple[float, ...]
+    block_seconds: float
+    blocks: int
+
+
+async def _at_first_rate(plan: BenchPlan) -> tuple[float, dict[str, object], dict[str, str]]:
+    """The first rate that is carried, what was found at it, and what refused those before it. Each
+    has a cloud of its own; one loop for all, because gRPC's answers to an ended one have no home.
+    """
+    import grpc
+
+    from prefill_stack import shipped
+    from prefill_stack.local_cloud import CloudPlan, start_cloud
+    from prefill_stack.supervisor import Supervisor
+
+    checkpoints = {shipped.MQAR: shipped.checkpoint(shipped.MQAR)}
+    found: dict[str, object] = {}
+    too_much: dict[str, str] = {}
+    for rate in plan.rates_per_second:
+        with tempfile.TemporaryDirectory(prefix="prefill-bench-") as name, Supervisor() as children:
+            cloud_plan = CloudPlan(Path(name), checkpoints, worker_settings=WORKER)
+            cloud = start_cloud(children, cloud_plan)  # nothing else is to run meanwhile
+            try:
+                found = await _both_sides(cloud, rate, plan)
+            except* grpc.aio.AioRpcError as errors:  # more is open than somebody takes
+                too_much[f"{rate:g}"] = why_too_much(errors.exceptions[0])
+        if found:
+            break
+    return rate, found, too_much
+
+
+def why_too_much(error: Exception) -> str:
     """What a rate was refused with; any other fault than too much work ends the bench."""
     import grpc
     from prefill_data.refusals import parse_refusal
     from prefill_wire.status import StatusCode
 
     if isinstance(error, ExceptionGroup):
-        return _too_much(error.exceptions[0])
+        return why_too_much(error.exceptions[0])
     if not isinstance(error, grpc.aio.AioRpcError):
         raise error
     refusal = parse_refusal(error, "no answer")
@@ -83,9 +104,7 @@ def _too_much(error: Exception) -> str:
     return f"{refusal.code}: {refusal.message}"
 
 
-async def _both_sides(
-    cloud: "LocalCloud", rate: float, seconds: float, blocks: int
-) -> dict[str, object]:
+async def _both_sides(cloud: "LocalCloud", rate: float, plan: BenchPlan) -> dict[str, object]:
     from prefill_stack.load.open_loop import Offered, cpu_seconds, open_loop
 
     pids = {
@@ -100,10 +119,10 @@ async def _both_sides(
             await open_loop(Offered(5.0, 2.0), side)
         gc.collect()
         gc.freeze()
-        for block in range(blocks):
+        for block in range(plan.blocks):
             for name, side in sides.items():
                 before = {process: cpu_seconds(pid) for process, pid in pids.items()}
-                measured = await open_loop(Offered(rate, seconds, seed=block), side)
+                measured = await open_loop(Offered(rate, plan.block_seconds, seed=block), side)
                 latencies[name] += measured.latencies
                 for process, pid in pids.items():
                     computed[name, process] += cpu_seconds(pid) - before[process]
