@@ -3,6 +3,7 @@
 import datetime as dt
 
 import pytest
+from argon2 import PasswordHasher, extract_parameters
 from prefill_control.access.scopes import ROLE_SCOPES, Role, Scope
 from prefill_control.members.sign_in import FREE_TRIES, LONGEST_LOCK, lock_after
 
@@ -68,6 +69,47 @@ async def test_the_refusal_does_not_tell_what_was_wrong(api):
     bodies = [{k: v for k, v in t.json().items() if k != "request_id"} for t in tries]
     assert {t.status_code for t in tries} == {401}
     assert all(body == bodies[0] for body in bodies)
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The cost of every argon2 hash that a sign-in computed: what a watch could measure."""
+    found, verify = [], PasswordHasher.verify
+
+    def counted(hasher, stored, password):
+        found.append(repr(extract_parameters(stored)))
+        return verify(hasher, stored, password)
+
+    monkeypatch.setattr(PasswordHasher, "verify", counted)
+    return found
+
+
+async def test_a_stranger_costs_the_same_hash_as_a_member(api, hashed):
+    caller = await api.caller(scopes=ADMIN)
+    await api.send(caller, "POST", "/v1/members", person(password=PASSWORD))
+    await api.send(caller, "POST", "/v1/members", person("eve@example.com"))  # has no password
+    bodies = set()
+    for tenant_id, email in (
+        (caller.tenant_id, "ada@example.com"),
+        (caller.tenant_id, "eve@example.com"),
+        (caller.tenant_id, "nobody@example.com"),
+        ("ten_absent", "ada@example.com"),
+    ):
+        refused = await signed_in(api, tenant_id, email, "a wrong password")
+        bodies.add((refused.status_code, refused.json()["code"], refused.json()["detail"]))
+    assert len(hashed) == 4
+    assert len(set(hashed)) == 1  # memory, passes, lanes and lengths
+    assert len(bodies) == 1
+
+
+async def test_the_counter_tells_a_sign_in_that_computes_nothing(api, hashed):
+    caller = await api.caller(scopes=ADMIN)
+    await api.send(caller, "POST", "/v1/members", person(password=PASSWORD))
+    for _ in range(FREE_TRIES):
+        await signed_in(api, caller.tenant_id, password="a wrong password")
+    hashed.clear()
+    assert (await signed_in(api, caller.tenant_id)).status_code == 429  # locked: not even tried
+    assert hashed == []
 
 
 async def test_the_last_owner_stays(api):

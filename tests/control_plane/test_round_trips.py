@@ -1,8 +1,10 @@
 """How often a request goes to the database and back: that is most of what it costs."""
 
 import asyncio
+import os
 
 import pytest
+from prefill_control.access.secrets import KEY_PREFIX
 from prefill_control.db import OfNobody, OfOneTenant, OfOperator
 from sqlalchemy import event, text
 
@@ -58,6 +60,18 @@ async def test_a_key_check_is_one_look_up_and_opens_nothing(api, trips):
     assert len(statements) == 2  # the operator's own key, and the one that is asked about
     assert all("prefill_caller" in statement for statement in statements)
     assert not around
+
+
+async def test_a_key_that_nobody_has_costs_the_look_up_of_one_that_somebody_has(api, trips):
+    caller = await api.caller()
+    for secret in (caller.secret, api.parts.pepper.new_secret(KEY_PREFIX, os.urandom).text):
+        await trips.taken()
+        shown = {"Authorization": f"Bearer {secret}"}
+        refused = await api.client.get("/v1/audit-rows", headers=shown)
+        assert refused.status_code in (401, 403)
+        (who,), around = await trips.taken()
+        assert "prefill_caller" in who
+        assert not around
 
 
 @pytest.mark.parametrize(
