@@ -41,8 +41,8 @@ class StandInBackend:
     `failure`, when set, is what the next step raises.
     """
 
-    def __init__(self, schema=SCHEMA, step_tokens=4):
-        self.schema, self.step_tokens = schema, step_tokens
+    def __init__(self, schema=SCHEMA, step_tokens=4, state_of=state_of):
+        self.schema, self.step_tokens, self.state_of = schema, step_tokens, state_of
         self.submits, self.steps, self.cancelled, self.failure = [], [], [], None
         self.running = 0
         self._permits = None
@@ -82,7 +82,7 @@ class StandInBackend:
     async def submit(self, job, sink):
         self.submits.append(job)
         async with self._counted(job):
-            state = state_of(job.tokens, self.schema)
+            state = self.state_of(job.tokens, self.schema)
             position = 0
             while position < job.state_tokens:
                 count = min(self.step_tokens, job.state_tokens - position)

@@ -25,6 +25,8 @@ KEYS = [
     "fallback_tokens_equal",
     "usage_rows_after_kill",
     "usage_row_read_back",
+    "bytes_on_wire",
+    "policy_kl",
     "wall_seconds",
 ]
 KEPT = DemoResult(
@@ -38,6 +40,7 @@ KEPT = DemoResult(
     fallback_tokens_equal=True,
     usage_rows_after_kill=0,
     usage_row_read_back=True,
+    policy_kl={"near-lossless": 1e-6, "compact": 1e-4},
 )
 BROKEN = {
     "tokens_equal": False,
@@ -49,6 +52,7 @@ BROKEN = {
     "fallback_tokens_equal": False,
     "usage_rows_after_kill": 1,
     "usage_row_read_back": False,
+    "policy_kl": {"near-lossless": 2e-5, "compact": 1e-4},
 }
 
 
@@ -91,6 +95,12 @@ def test_a_long_prompt_travelled_smaller_than_it_is(demo):
     assert demo["timeline_ms"]
 
 
+def test_every_policy_makes_the_state_smaller_than_the_one_before(demo):
+    sizes = list(demo["bytes_on_wire"].items())
+    assert [name for name, _ in sizes] == ["raw", "exact", "near-lossless", "compact"]
+    assert sorted((size for _, size in sizes), reverse=True) == [size for _, size in sizes]
+
+
 def test_no_process_is_left(demo):
     left = []
     for process in psutil.process_iter():
@@ -114,4 +124,4 @@ def test_every_broken_promise_is_told(name):
 
 
 def test_an_empty_result_keeps_no_promise():
-    assert len(DemoResult().broken_promises()) == len(BROKEN)
+    assert len(DemoResult().broken_promises()) == len(BROKEN) + 1  # one for each policy's KL

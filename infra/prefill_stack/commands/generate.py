@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from prefill_stack.local_cloud import Credentials
 
 Show = Callable[[str], None]
+CodecPolicy = Literal["exact", "near-lossless", "compact", "auto"]
 ApiKey = Annotated[
     str | None,
     typer.Option(
@@ -60,7 +61,8 @@ class Completion:
         line = f"{self.prompt_tokens:,} tokens, prefilled {self.route} in {self.prefill_ms:,.0f} ms"
         if self.facts:
             raw, sent = (int(str(self.facts[f"bytes_{name}"])) for name in ("raw", "sent"))
-            line += f", state {mebibytes(raw)} sent as {mebibytes(sent)}"
+            policy = self.facts["codec_policy"]
+            line += f", state {mebibytes(raw)} sent as {mebibytes(sent)} ({policy})"
         return f"{line} ({self.reason})"
 
 
@@ -118,6 +120,7 @@ def _completion(result: "Generation") -> Completion:
     facts: dict[str, object] = {}
     if cloud:
         facts = {
+            "codec_policy": result.codec_policy,
             "bytes_raw": result.bytes_raw,
             "bytes_sent": result.bytes_sent,
             "amount_micros": result.amount_micros,
@@ -149,6 +152,10 @@ def generate(
     ] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
     stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer.")] = None,
+    codec_policy: Annotated[
+        CodecPolicy | None,
+        typer.Option(help="How the state travels. Default: exact if greedy or seeded."),
+    ] = None,
     deadline_seconds: Annotated[
         float, typer.Option(min=0.1, help="Of the prefill, wherever it happens.")
     ] = 120.0,
@@ -177,6 +184,7 @@ def generate(
         "seed": seed,
         "stop": stop or [],
         "deadline_seconds": deadline_seconds,
+        "codec_policy": codec_policy,
     }
     show = _write if stream and not as_json else _nothing
     engine = LocalEngine.from_folder(checkpoint or shipped.checkpoint(shipped.CODE_LM))

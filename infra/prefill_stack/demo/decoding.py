@@ -54,6 +54,17 @@ def forced_predictions(
         engine.close(handle)
 
 
+def given_predictions(
+    engine: StepEngine, tensors: Tensors, prompt: Sequence[int], rest: Sequence[int]
+) -> NDArray[np.float32]:
+    """Logits `[n, vocab]` after the prompt and after every token of `rest`, in one step."""
+    handle = engine.load_state(len(prompt) - 1, tensors, len(prompt) + len(rest))
+    try:
+        return engine.score(handle, [int(prompt[-1]), *rest])
+    finally:
+        engine.close(handle)
+
+
 def without_recurrent_state(tensors: Tensors) -> Tensors:
     """The same state with the linear-attention memory zeroed: the twin of the recall check."""
     return {

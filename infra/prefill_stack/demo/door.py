@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from prefill_cloud import AsyncClient
 
 from prefill_stack.local_cloud import LocalCloud
-from prefill_stack.platform.run import Platform
+from prefill_stack.platform.platform import Platform
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ class Door:
         return cls(cloud.endpoint, keys, cloud.control_public_key)
 
     def client(self, tenant: str) -> AsyncClient:
-        """An SDK client with this tenant's key."""
+        """An SDK client with this tenant's key; equal tokens are promised, so states are exact."""
         return AsyncClient(
-            self.endpoint, self.keys[tenant], control_public_key=self.control_public_key
+            self.endpoint,
+            self.keys[tenant],
+            control_public_key=self.control_public_key,
+            codec_policy="exact",
         )

@@ -1,12 +1,15 @@
 """What the demo found out, and whether it is what we promise."""
 
 from dataclasses import asdict, dataclass, field
+from math import inf
 
 # FP32 sums in another order: measured differences are a few 1e-6; the promise is 1e-4.
 LOGIT_TOLERANCE = 1e-4
 DISTINCT_TOKENS = 24
 RECALL = 0.99
 RECALL_ZEROED = 0.5
+# Mean KL in nats that a policy may cost, as published for held-out code.
+KL_BOUNDS = {"near-lossless": 1e-5, "compact": 3e-4}
 
 
 @dataclass
@@ -26,6 +29,8 @@ class DemoResult:
     fallback_tokens_equal: bool = False
     usage_rows_after_kill: int = -1
     usage_row_read_back: bool = False
+    bytes_on_wire: dict[str, int] = field(default_factory=dict)
+    policy_kl: dict[str, float] = field(default_factory=dict)
     wall_seconds: float = 0.0
 
     def document(self) -> dict[str, object]:
@@ -44,5 +49,9 @@ class DemoResult:
             "tokens after the kill differ": self.fallback_tokens_equal,
             "the long prompt's usage row is not in the API": self.usage_row_read_back,
             "the killed request left a receipt": self.usage_rows_after_kill == 0,
+        }
+        checks |= {
+            f"{policy} costs more than {bound} nats": self.policy_kl.get(policy, inf) <= bound
+            for policy, bound in KL_BOUNDS.items()
         }
         return [promise for promise, kept in checks.items() if not kept]

@@ -21,12 +21,14 @@ from prefill_stack.demo.result import DemoResult
 from prefill_stack.local_cloud import CloudPlan, LocalCloud, begin_cloud, finish_cloud
 from prefill_stack.platform.keeper import Keeper
 from prefill_stack.platform.plan import PLACES, PlatformPlan
-from prefill_stack.platform.run import Platform, PlatformStart
+from prefill_stack.platform.platform import Platform
+from prefill_stack.platform.run import PlatformStart
 from prefill_stack.supervisor import Supervisor
 
 TENANTS = ("amber", "birch")
 SHORT_TOKENS = 2_049  # one step of 2,048 and one token: a boundary on purpose
 OTHER_TOKENS = 1_000
+FOLLOWING_TOKENS = 1_024  # of the file, behind the short prompt: predicted from rounded states
 KILLED_AT_CHUNK = 3
 THRESHOLD = {"PREFILL_ROUTING_THRESHOLD_TOKENS": "512"}
 
@@ -46,7 +48,7 @@ class Stage:
 
     @property
     def door(self) -> Door:
-        """Where scenes a to c go in."""
+        """Where scenes a to c and e go in."""
         return Door.of_platform(self.platform)
 
     @property
@@ -54,12 +56,16 @@ class Stage:
         return list(self.prompt[:SHORT_TOKENS])
 
     @property
+    def following(self) -> list[int]:
+        return list(self.prompt[SHORT_TOKENS : SHORT_TOKENS + FOLLOWING_TOKENS])
+
+    @property
     def other(self) -> list[int]:
         return list(self.prompt[-OTHER_TOKENS:])
 
 
 def platform_plan(folder: Path) -> PlatformPlan:
-    """The platform of scenes a to c: everything real, in one datacenter."""
+    """The platform of all scenes but d: everything real, in one datacenter."""
     return PlatformPlan(
         folder / "platform",
         {name: shipped.checkpoint(name) for name in (shipped.CODE_LM, shipped.MQAR)},
@@ -115,8 +121,17 @@ async def scene_d(stage: Stage, say: Say) -> tuple[list[int], int]:
     return found.tokens, found.usage_rows
 
 
+async def scene_e(stage: Stage, result: DemoResult, say: Say) -> None:
+    """What rounding a state saves and costs."""
+    found = await scenes.policies(
+        stage.door, TENANTS[0], stage.code_lm, stage.short, stage.following
+    )
+    result.bytes_on_wire, result.policy_kl = found.bytes_on_wire, found.kl
+    say(f"e  {found.summary()}")
+
+
 async def play(stage: Stage, result: DemoResult, say: Say) -> None:
-    """All scenes; transformers computes in its own process while b, c and d play."""
+    """All scenes; transformers computes in its own process while b to e play."""
     long = await scene_a(stage, result, say)
     prompts = {"short": stage.short, "other": stage.other, "long": stage.prompt}
     checkpoint = shipped.checkpoint(shipped.CODE_LM)
@@ -128,6 +143,7 @@ async def play(stage: Stage, result: DemoResult, say: Say) -> None:
         pair = await scenes.two_tenants(stage.door, stage.code_lm, (stage.short, stage.other))
         say("c  two tenants asked at once; both answered")
         fallback_tokens, result.usage_rows_after_kill = await scene_d(stage, say)
+        await scene_e(stage, result, say)
         say("   waiting for plain transformers, in its own process, to do the same work")
         answers = await oracle
     finally:

@@ -1,4 +1,4 @@
-"""The four scenes. Each takes the stage, plays and returns its findings."""
+"""The five scenes. Each takes the stage, plays and returns its findings."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from prefill_cloud import PrefilledState
 from prefill_cloud.manage import AsyncManagementClient
+from prefill_cloud.quality import CodecPolicy
+from prefill_engine.bench.codec_quality import divergence
 from prefill_engine.engine import StepEngine
 from prefill_engine.training.mqar import recall_batch
 
@@ -15,12 +17,14 @@ from prefill_stack.demo.decoding import (
     Continuation,
     continue_greedily,
     forced_predictions,
+    given_predictions,
     without_recurrent_state,
 )
 from prefill_stack.demo.door import Door
 from prefill_stack.local_cloud import LocalCloud
 
 NEW_TOKENS = 64
+POLICIES: tuple[CodecPolicy, ...] = ("exact", "near-lossless", "compact")
 DEADLINE_SECONDS = 120.0
 USAGE_SECONDS = 30.0  # a gateway ships its receipts within seconds
 LOOK_SECONDS = 0.25
@@ -47,13 +51,39 @@ class Fallback:
     usage_rows: int
 
 
+@dataclass(frozen=True)
+class Rounded:
+    """Bytes of one state as it is and sealed by policy; mean KL in nats from the exact state's."""
+
+    bytes_on_wire: dict[str, int]
+    kl: dict[str, float]
+
+    def summary(self) -> str:
+        """One line for people."""
+        raw = self.bytes_on_wire["raw"]
+        parts = [
+            f"{policy} {raw / self.bytes_on_wire[policy]:.2f} times smaller"
+            + (f" at KL {self.kl[policy]:.1e}" if policy in self.kl else "")
+            for policy in POLICIES
+        ]
+        return f"a state of {raw / 2**20:.1f} MiB: {', '.join(parts)}"
+
+
 async def prefill(
-    door: Door, tenant: str, engine: StepEngine, tokens: Sequence[int]
+    door: Door,
+    tenant: str,
+    engine: StepEngine,
+    tokens: Sequence[int],
+    policy: CodecPolicy | None = None,
 ) -> PrefilledState:
-    """One verified state from the cloud for this tenant."""
+    """One verified state from the cloud for this tenant; exact, unless a policy is named."""
     async with door.client(tenant) as client:
         return await client.prefill(
-            tokens, engine.identity, engine.schema, deadline_seconds=DEADLINE_SECONDS
+            tokens,
+            engine.identity,
+            engine.schema,
+            deadline_seconds=DEADLINE_SECONDS,
+            codec_policy=policy,
         )
 
 
@@ -87,6 +117,23 @@ async def two_tenants(
         continue_greedily(engine, state.tensors, prompt, NEW_TOKENS)
         for state, prompt in zip(states, prompts, strict=True)
     ]
+
+
+async def policies(
+    door: Door, tenant: str, engine: StepEngine, prompt: Sequence[int], rest: Sequence[int]
+) -> Rounded:
+    """Scene e: one prompt under every policy; what follows it is predicted from each state."""
+    sizes: dict[str, int] = {}
+    predicted: dict[str, np.ndarray] = {}
+    for policy in POLICIES:
+        state = await prefill(door, tenant, engine, prompt, policy)
+        sizes |= {"raw": state.bytes_raw, policy: state.bytes_sent}
+        predicted[policy] = given_predictions(engine, state.tensors, prompt, rest)
+    kl: dict[str, float] = {
+        policy: float(divergence(predicted["exact"], predicted[policy]).mean())
+        for policy in POLICIES[1:]
+    }
+    return Rounded(sizes, kl)
 
 
 async def billed_tokens(api_url: str, key: str, request_id: str) -> int:
