@@ -7,14 +7,23 @@ then nothing is computed that merely the other rows' outputs need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Protocol
 
 import torch
 from prefill_kernels.attention import Expanded, Heads, attend
 from prefill_kernels.kda.layer import KdaRows, KdaWeights, run_layer
-from prefill_kernels.rows import combine, rms_norm, swiglu
+from prefill_kernels.products import (
+    Factor,
+    Routes,
+    add_product,
+    add_rows,
+    multiply,
+    multiply_rows,
+)
+from prefill_kernels.rows import rms_norm, swiglu
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,11 +33,12 @@ from prefill_engine.workspace import Workspace
 
 ABSORBED_TOKENS = 4  # up to here attention inside the latent space is cheaper than expanding it
 PAST_BLOCK_TOKENS = 2048  # bounds the scratch memory of expanded keys and values
+FEED_BLOCK_TOKENS = 512  # what lies between the two products of an MLP stays in the cache
 
 
-def project(x: Tensor, weight: Tensor, space: Workspace, name: str) -> Tensor:
-    """`x @ weight.T` into scratch: x `[T, D]`, weight `[N, D]`."""
-    return torch.mm(x, weight.T, out=space.take(name, x.shape[0], weight.shape[0]))
+def project(x: Tensor, factor: Factor, space: Workspace, name: str) -> Tensor:
+    """`x @ weight.T` into scratch: x `[T, K]`."""
+    return multiply(x, factor, space.take(name, x.shape[0], factor.columns))
 
 
 def _spans(count: int) -> list[tuple[int, int]]:
@@ -49,13 +59,15 @@ class Mlp:
     def __init__(self, weights: Weights, prefix: str, hidden: int, size: int) -> None:
         gate = weights.take(f"{prefix}.gate_proj.weight", size, hidden)
         up = weights.take(f"{prefix}.up_proj.weight", size, hidden)
-        self.gate_up = torch.cat([gate, up])
-        self.down = weights.take(f"{prefix}.down_proj.weight", hidden, size)
+        self.gate_up = Factor.of(torch.cat([gate, up]))
+        self.down = Factor.of(weights.take(f"{prefix}.down_proj.weight", hidden, size))
 
     def __call__(self, inner: Tensor, x: Tensor, space: Workspace) -> None:
-        both = project(inner, self.gate_up, space, "gate and up")
-        active = swiglu(both, space.take("active", x.shape[0], self.down.shape[1]))
-        x.addmm_(active, self.down.T)
+        for first in range(0, len(x), FEED_BLOCK_TOKENS):
+            rows, residual = (t[first : first + FEED_BLOCK_TOKENS] for t in (inner, x))
+            both = project(rows, self.gate_up, space, "gate and up")
+            active = swiglu(both, space.take("active", len(rows), self.down.inner))
+            add_product(active, self.down, residual)
 
 
 class Experts:
@@ -64,22 +76,20 @@ class Experts:
     def __init__(self, weights: Weights, prefix: str, c: ModelConfig) -> None:
         self.c = c
         size, shared = c.expert_size, c.shared_experts
+        self.first = torch.zeros(1, dtype=torch.int64)
         self.router = weights.take(f"{prefix}.gate.weight", c.experts, c.hidden)
         self.bias = weights.take(f"{prefix}.gate.e_score_correction_bias", c.experts)
         self.shared = Mlp(weights, f"{prefix}.shared_experts", c.hidden, size * shared)
         e = f"{prefix}.experts"
+        h, up, down = c.hidden, [], []
         if weights.has(f"{e}.gate_up_proj"):
-            self.gate_up = weights.take(f"{e}.gate_up_proj", c.experts, 2 * size, c.hidden)
-            self.down = weights.take(f"{e}.down_proj", c.experts, c.hidden, size)
-            return
-        n, h = range(c.experts), c.hidden
-        self.gate_up = torch.stack(
-            [
-                torch.cat([weights.take(f"{e}.{i}.{w}.weight", size, h) for w in ("w1", "w3")])
-                for i in n
-            ]
-        )
-        self.down = torch.stack([weights.take(f"{e}.{i}.w2.weight", h, size) for i in n])
+            up = list(weights.take(f"{e}.gate_up_proj", c.experts, 2 * size, h))
+            down = list(weights.take(f"{e}.down_proj", c.experts, h, size))
+        for i in range(c.experts - len(up)):
+            parts = [weights.take(f"{e}.{i}.{w}.weight", size, h) for w in ("w1", "w3")]
+            up.append(torch.cat(parts))
+            down.append(weights.take(f"{e}.{i}.w2.weight", h, size))
+        self.gate_up, self.down = [Factor.of(w) for w in up], [Factor.of(w) for w in down]
 
     def _route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Chosen experts and their shares, both `[T, experts_per_token]`."""
@@ -100,37 +110,27 @@ class Experts:
     def __call__(self, inner: Tensor, x: Tensor, space: Workspace) -> None:
         self.shared(inner, x, space)
         chosen, share = self._route(inner)
-        if len(inner) == 1:
-            self._one(inner, x, zip(chosen[0].tolist(), share[0].tolist(), strict=True), space)
+        if len(inner) == 1:  # nothing to sort
+            for expert, part in zip(chosen[0].tolist(), share.unbind(1), strict=True):
+                self._add(expert, Routes(self.first, part), (inner, x), space)
             return
         flat = chosen.flatten()
         order = flat.argsort(stable=True)
-        slot = torch.empty_like(order)
-        slot[order] = torch.arange(len(order))
-        count, size = len(order), self.down.shape[2]
-        rows = space.take("expert rows", count, self.c.hidden)
-        torch.index_select(inner, 0, order // self.c.experts_per_token, out=rows)
-        both = space.take("gate and up", count, 2 * size)
-        done = space.take("expert done", count, self.c.hidden)
+        tokens, shares = order // self.c.experts_per_token, share.flatten()[order]
         ends = torch.bincount(flat, minlength=self.c.experts).cumsum(0).tolist()
-        parts = list(zip(range(self.c.experts), [0, *ends[:-1]], ends, strict=True))
-        for expert, start, end in parts:
+        for expert, (start, end) in enumerate(pairwise([0, *ends])):
             if start < end:
-                torch.mm(rows[start:end], self.gate_up[expert].T, out=both[start:end])
-        active = swiglu(both, space.take("active", count, size))
-        for expert, start, end in parts:
-            if start < end:
-                torch.mm(active[start:end], self.down[expert].T, out=done[start:end])
-        combine(x, done, slot.view_as(chosen), share)
+                routes = Routes(tokens[start:end], shares[start:end])
+                self._add(expert, routes, (inner, x), space)
 
-    def _one(
-        self, inner: Tensor, x: Tensor, shares: Iterable[tuple[int, float]], space: Workspace
+    def _add(
+        self, expert: int, routes: Routes, rows: tuple[Tensor, Tensor], space: Workspace
     ) -> None:
-        """A single token: its experts one after another, nothing to sort."""
-        active = space.take("active", 1, self.down.shape[2])
-        for expert, share in shares:
-            swiglu(project(inner, self.gate_up[expert], space, "gate and up"), active)
-            x.addmm_(active, self.down[expert].T, alpha=share)
+        """What one expert makes of its rows of `rows[0]`, added to the same of `rows[1]`."""
+        inner, x = rows
+        count, up, down = len(routes.rows), self.gate_up[expert], self.down[expert]
+        both = multiply_rows(inner, routes, up, space.take("gate and up", count, up.columns))
+        add_rows(swiglu(both, space.take("active", count, down.inner)), routes, down, x)
 
 
 class Kda:
@@ -143,18 +143,20 @@ class Kda:
         parts = [take(f"{prefix}.{n}_proj.weight", wide, h) for n in "qkv"]
         parts.append(take(f"{prefix}.b_proj.weight", c.kda_heads, h))
         parts += [take(f"{prefix}.{n}_a_proj.weight", d, h) for n in "fg"]
-        self.inward = torch.cat(parts)  # one product for everything that reads the normed rows
+        self.inward = Factor.of(
+            torch.cat(parts)
+        )  # one product for everything that reads the normed rows
         if weights.has(f"{prefix}.conv1d.weight"):
             conv = take(f"{prefix}.conv1d.weight", 3 * wide, CONV_WIDTH)
         else:
             conv = torch.cat([take(f"{prefix}.{n}_conv1d.weight", wide, CONV_WIDTH) for n in "qkv"])
-        self.f_b = take(f"{prefix}.f_b_proj.weight", wide, d)
-        self.g_b = take(f"{prefix}.g_b_proj.weight", wide, d)
+        self.f_b = Factor.of(take(f"{prefix}.f_b_proj.weight", wide, d))
+        self.g_b = Factor.of(take(f"{prefix}.g_b_proj.weight", wide, d))
         self.dt_bias = take(f"{prefix}.dt_bias", wide)
         decay = take(f"{prefix}.A_log", c.kda_heads).exp()
         norm = take(f"{prefix}.o_norm.weight", d)
         self.inside = KdaWeights(conv.T.contiguous(), decay, norm, c.eps)
-        self.o = take(f"{prefix}.o_proj.weight", h, wide)
+        self.o = Factor.of(take(f"{prefix}.o_proj.weight", h, wide))
 
     def __call__(
         self, inner: Tensor, x: Tensor, states: tuple[Tensor, Tensor], space: Workspace
@@ -168,7 +170,7 @@ class Kda:
         raw = project(inner, self.inward, space, "raw")
         gate_in, out_gate_in = raw[:, -2 * d :].chunk(2, dim=-1)
         gate = space.take("gate", length, self.wide)
-        torch.addmm(self.dt_bias, gate_in, self.f_b.T, out=gate)
+        multiply(gate_in, self.f_b, gate, bias=self.dt_bias)
         out_gate = project(out_gate_in, self.g_b, space, "out gate")
         history = conv.T.contiguous()
         y = space.take("mixed", length, self.wide)
@@ -177,7 +179,7 @@ class Kda:
         if length < CONV_WIDTH - 1:
             latest = torch.cat([history, latest])
         conv.copy_(latest[-(CONV_WIDTH - 1) :].T)
-        x.addmm_(y[-x.shape[0] :], self.o.T)
+        add_product(y[-x.shape[0] :], self.o, x)
 
 
 class Mla:
@@ -188,11 +190,12 @@ class Mla:
         qk = c.nope_dim + c.rope_dim
         self.heads = Heads(c.heads, c.nope_dim, c.rope_dim, c.v_dim, qk**-0.5)
         take = weights.take
-        self.q = take(f"{prefix}.q_proj.weight", c.heads * qk, c.hidden)
-        self.kv_a = take(f"{prefix}.kv_a_proj_with_mqa.weight", c.row, c.hidden)
+        self.q = Factor.of(take(f"{prefix}.q_proj.weight", c.heads * qk, c.hidden))
+        self.kv_a = Factor.of(take(f"{prefix}.kv_a_proj_with_mqa.weight", c.row, c.hidden))
         self.kv_norm = take(f"{prefix}.kv_a_layernorm.weight", c.latent)
         self.kv_b = take(f"{prefix}.kv_b_proj.weight", c.heads, c.nope_dim + c.v_dim, c.latent)
-        self.o = take(f"{prefix}.o_proj.weight", c.hidden, c.heads * c.v_dim)
+        self.expand = Factor.of(self.kv_b.flatten(0, 1))
+        self.o = Factor.of(take(f"{prefix}.o_proj.weight", c.hidden, c.heads * c.v_dim))
 
     def __call__(
         self, inner: Tensor, x: Tensor, cache: Tensor, start: int, space: Workspace
@@ -214,7 +217,7 @@ class Mla:
         else:
             out = space.take("mixed", length, c.heads, c.v_dim)
             seen = attend(q, self.heads, self._blocks(cache, start, length, space), space.take, out)
-        x.addmm_(seen.flatten(1), self.o.T)
+        add_product(seen.flatten(1), self.o, x)
 
     def _absorbed(self, q: Tensor, cache: Tensor, space: Workspace) -> Tensor:
         """Attention inside the latent space: few queries over the cache as it lies."""
@@ -254,6 +257,5 @@ class Mla:
     def _expand(self, rows: Tensor, space: Workspace) -> Expanded:
         c, count = self.c, rows.shape[0]
         rows = self._float32(rows, space)
-        weight = self.kv_b.flatten(0, 1)
-        expanded = project(rows[:, : c.latent], weight, space, "expanded")
+        expanded = project(rows[:, : c.latent], self.expand, space, "expanded")
         return Expanded(expanded.view(count, *self.kv_b.shape[:2]), rows[:, c.latent :])

@@ -33,17 +33,3 @@ def swiglu(x: Tensor, out: Tensor) -> Tensor:
     threads = torch.get_num_threads()
     library.prefill_swiglu(x.data_ptr(), out.data_ptr(), rows, width, threads)
     return out
-
-
-def combine(x: Tensor, done: Tensor, slot: Tensor, share: Tensor) -> Tensor:
-    """Add to each row `t` of `x` `[T, D]` the rows `done[slot[t]]`, weighted by `share[t]`.
-
-    `done` `[N, D]`, `slot` int64 and `share` `[T, chosen]`, all contiguous.
-    """
-    library = native().library
-    if library is None:
-        return x.add_((done[slot] * share[..., None]).sum(dim=1))
-    rows, chosen = slot.shape
-    places = x.data_ptr(), done.data_ptr(), slot.data_ptr(), share.data_ptr()
-    library.prefill_combine(*places, rows, chosen, x.shape[1], torch.get_num_threads())
-    return x

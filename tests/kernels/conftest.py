@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from prefill_engine.engine import StepEngine
-from prefill_kernels import attention, rows
+from prefill_kernels import attention, products, rows
 from prefill_kernels.kda import fast, layer
 from prefill_kernels.native import Native
 from prefill_wire.tensors import TensorKind
@@ -136,7 +136,7 @@ def eager_kernels(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Call it to do without native kernels for the rest of a test, as where no compiler is."""
 
     def turn_off() -> None:
-        for module in (attention, fast, layer, rows):
+        for module in (attention, fast, layer, products, rows):
             monkeypatch.setattr(module, "native", lambda: Native(None, "switched off by a test"))
 
     return turn_off

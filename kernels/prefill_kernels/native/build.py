@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-SOURCES = ("kda.cpp", "attention.cpp", "rows.cpp", "pack.cpp", "hadamard.cpp")
+SOURCES = ("kda.cpp", "attention.cpp", "rows.cpp", "products.cpp", "pack.cpp", "hadamard.cpp")
 HEADERS = ("simd.h", "pack.h")
 COMPILERS = ("g++", "clang++", "c++")
 COMPILE_SECONDS = 120

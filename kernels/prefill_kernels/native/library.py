@@ -58,6 +58,16 @@ class KdaLayer(ctypes.Structure):
     ]
 
 
+class ProductCall(ctypes.Structure):
+    """Arguments of `prefill_product`; see products.cpp."""
+
+    _fields_ = [
+        *((name, _ADDRESS) for name in ("x", "factor", "bias", "scale", "from", "to", "out")),
+        *((name, _COUNT) for name in ("x_row", "out_row", "rows", "inner", "columns")),
+        *((name, _COUNT) for name in ("add", "threads")),
+    ]
+
+
 class AttentionCall(ctypes.Structure):
     """Arguments of `prefill_attention`; see attention.cpp."""
 
@@ -97,12 +107,12 @@ def _declare(library: ctypes.CDLL) -> None:
     signatures: dict[str, Signature] = {
         "prefill_kda_call": (ctypes.POINTER(KdaCall),),
         "prefill_kda_layer": (ctypes.POINTER(KdaLayer),),
+        "prefill_product": (ctypes.POINTER(ProductCall),),
         "prefill_attention": (ctypes.POINTER(AttentionCall),),
         "prefill_rms_norm": (
             *(_ADDRESS, _COUNT, _ADDRESS, _ADDRESS, _COUNT, _COUNT, _COUNT, _REAL, _COUNT),
         ),
         "prefill_swiglu": (_ADDRESS, _ADDRESS, _COUNT, _COUNT, _COUNT),
-        "prefill_combine": (*(_ADDRESS,) * 4, *(_COUNT,) * 4),
         **PACK,
     }
     declare(library, signatures)

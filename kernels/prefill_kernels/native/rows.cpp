@@ -44,20 +44,3 @@ extern "C" void prefill_swiglu(const float* x, float* out, int64_t rows, int64_t
     for (; d < width; ++d) to[d] = gate[d] / (1 + std::exp(-gate[d])) * up[d];
   }
 }
-
-// x[t] += sum over i of share[t, i] * done[slot[t, i]]
-extern "C" void prefill_combine(float* x, const float* done, const int64_t* slot,
-                                const float* share, int64_t rows, int64_t chosen, int64_t width,
-                                int64_t threads) {
-#pragma omp parallel for num_threads(threads_for(rows, width, threads))
-  for (long t = 0; t < rows; ++t) {
-    float* to = x + t * width;
-    for (long i = 0; i < chosen; ++i) {
-      const float* from = done + slot[t * chosen + i] * width;
-      const float factor = share[t * chosen + i];
-      long d = 0;
-      for (; d + VL <= width; d += VL) store(to + d, load(to + d) + load(from + d) * factor);
-      for (; d < width; ++d) to[d] += from[d] * factor;
-    }
-  }
-}

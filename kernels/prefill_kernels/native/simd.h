@@ -20,13 +20,14 @@
 
 namespace prefill {
 
-// A tile is MR rows of TP panels; its accumulators fill, and do not spill, the registers.
+// A tile is MR or REST rows of TP panels; its accumulators fill, and do not spill, the registers.
+// 16 rows are a sum of both.
 #if defined(PREFILL_WIDE_VECTORS) || defined(__AVX512F__)
-constexpr int VL = 16, MR = 8, TP = 2;
+constexpr int VL = 16, MR = 8, REST = 8, TP = 2;
 #elif defined(__AVX__)
-constexpr int VL = 8, MR = 4, TP = 1;
+constexpr int VL = 8, MR = 6, REST = 4, TP = 1;
 #else
-constexpr int VL = 4, MR = 4, TP = 1;
+constexpr int VL = 4, MR = 4, REST = 4, TP = 1;
 #endif
 constexpr int NR = 16, NV = NR / VL;
 
@@ -37,7 +38,8 @@ typedef float vf_any __attribute__((vector_size(VL * 4), aligned(4), may_alias))
 static inline vf load(const float* p) { return *reinterpret_cast<const vf_any*>(p); }
 static inline void store(float* p, vf x) { *reinterpret_cast<vf_any*>(p) = x; }
 static inline vf splat(float x) { return x - vf{}; }
-// Keeps a value in a register: GCC would otherwise read it from memory again for every use.
+// Keeps a value in a register: GCC would otherwise read it from memory again for every use. Of an
+// element of an array GCC would keep a copy in memory besides: hand over a variable of its own.
 static inline void keep(vf& x) {
 #if defined(PREFILL_WIDE_VECTORS)
   (void)x;  // lanes of a processor that has none so wide: no single register holds them
@@ -105,34 +107,35 @@ static inline float vdot(const float* a, const float* b, int n) {
 
 enum Mode { ADD, SUBTRACT, SET };
 
-// c[MR, P * 16] (+, - or =) a[MR, blocks * inner] b[blocks * inner, P * 16]; panels of b and c are
+// c[R, P * 16] (+, - or =) a[R, blocks * inner] b[blocks * inner, P * 16]; panels of b and c are
 // `b_panel` and `c_panel` apart.
-template <Mode MODE, int P>
+template <Mode MODE, int P, int R>
 static inline __attribute__((always_inline)) void tile(const float* a, long row, long outer,
                                                        int blocks, int inner, const float* b,
                                                        long b_panel, float* c, long c_panel) {
-  vf acc[MR][P * NV] = {};
+  vf acc[R][P * NV] = {};
   if (MODE != SET)
-    for (int m = 0; m < MR; ++m)
+    for (int m = 0; m < R; ++m)
       for (int v = 0; v < P * NV; ++v)
         acc[m][v] = load(c + v / NV * c_panel + m * NR + v % NV * VL);
-  const float* rows[MR];
+  const float* rows[R];
   for (int o = 0; o < blocks; ++o, a += outer) {
-    for (int m = 0; m < MR; ++m) rows[m] = a + m * row;
+    for (int m = 0; m < R; ++m) rows[m] = a + m * row;
     for (long i = 0; i < inner; ++i, b += NR) {
       vf right[P * NV];
       for (int v = 0; v < P * NV; ++v) {
-        right[v] = load(b + v / NV * b_panel + v % NV * VL);
-        keep(right[v]);
+        vf x = load(b + v / NV * b_panel + v % NV * VL);
+        keep(x);
+        right[v] = x;
       }
-      for (int m = 0; m < MR; ++m) {
+      for (int m = 0; m < R; ++m) {
         vf left = splat(rows[m][i]);
         for (int v = 0; v < P * NV; ++v)
           acc[m][v] = MODE == SUBTRACT ? acc[m][v] - left * right[v] : acc[m][v] + left * right[v];
       }
     }
   }
-  for (int m = 0; m < MR; ++m)
+  for (int m = 0; m < R; ++m)
     for (int v = 0; v < P * NV; ++v)
       store(c + v / NV * c_panel + m * NR + v % NV * VL, acc[m][v]);
 }
@@ -151,9 +154,14 @@ static void product(const Left& left, int rows, int panels, const float* b, long
   const long b_panel = brows * NR, c_panel = crows * NR;
   auto walk = [&](auto width, int p) {
     constexpr int P = decltype(width)::value;
-    for (int m = 0; m < rows; m += MR)
-      tile<MODE, P>(left.at + m * left.row, left.row, left.outer, left.blocks, left.inner,
-                    b + p * b_panel, b_panel, c + p * c_panel + m * NR, c_panel);
+    auto at = [&](auto height, int m) {
+      tile<MODE, P, decltype(height)::value>(left.at + m * left.row, left.row, left.outer,
+                                             left.blocks, left.inner, b + p * b_panel, b_panel,
+                                             c + p * c_panel + m * NR, c_panel);
+    };
+    int m = 0;
+    for (; (rows - m) % MR; m += REST) at(std::integral_constant<int, REST>{}, m);
+    for (; m < rows; m += MR) at(std::integral_constant<int, MR>{}, m);
   };
   int p = 0;
   for (; p + TP <= panels; p += TP) walk(std::integral_constant<int, TP>{}, p);
