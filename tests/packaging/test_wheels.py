@@ -1,5 +1,6 @@
 """The wheels carry their packages, and customers' packages need no server library and no torch."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import venv
 import zipfile
 
 import pytest
+from prefill_kernels.pack import names
 
 CARRIED = {
     ".": {
@@ -31,6 +33,23 @@ IMPORT_AND_TELL = f"""
 import sys
 import prefill_cloud, prefill_wire, prefill_kernels.pack, prefill_engine
 print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+
+# Every codec there and back, as an SDK does it: the range of the bound, not only the import.
+DECODE_EVERY_CODEC = """
+import sys
+import numpy as np
+from prefill_cloud.intake import decode_payload
+from prefill_kernels.pack import ElementType, codec, names
+from prefill_wire.codecs import codec_by_name
+from prefill_wire.tensors import Dtype, Layout, TensorKind, TensorSpec
+spec = TensorSpec(0, TensorKind.RECURRENT, Dtype.FLOAT32, Layout.K_FIRST, (2, 64, 64), 0, 9, 0, 2)
+block = np.random.default_rng(1).standard_normal(spec.shape, np.float32)
+for name in names():
+    coded, out = codec(name).encode(block, ElementType.FLOAT32), np.zeros_like(block)
+    decode_payload(codec_by_name(name), coded.payload, spec, out)
+    assert np.abs(out - block).max() <= coded.error_bound, name
+print([name for name in ("torch", "transformers") if name in sys.modules], *names())
 """
 
 
@@ -77,6 +96,15 @@ def test_customers_packages_import_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("native", ["on", "off"])
+def test_every_codec_is_decoded_without_torch(native):
+    environment = {**os.environ, "PREFILL_NATIVE": native}
+    command = [sys.executable, "-c", DECODE_EVERY_CODEC]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["[]", *names()]
+
+
 def test_the_heavy_import_detector_fires():
     program = "import torch\n" + IMPORT_AND_TELL
     done = subprocess.run(
@@ -98,5 +126,9 @@ def test_customers_packages_install_alone(checkout, tmp_path):
         [str(python), "-c", IMPORT_AND_TELL], capture_output=True, text=True, check=False
     )
     assert told.stdout.strip() == "[]", told.stderr
+    coded = subprocess.run(
+        [str(python), "-c", DECODE_EVERY_CODEC], capture_output=True, text=True, check=False
+    )
+    assert coded.stdout.split() == ["[]", *names()], coded.stderr
     absent = subprocess.run([str(python), "-c", "import torch"], capture_output=True, check=False)
     assert absent.returncode != 0
