@@ -50,7 +50,7 @@ class Child:
         return self.process.poll() is None
 
 
-def check_port_free(address: str, owner: str) -> None:
+def check_port_free(address: str, owner: str, option: str = "--listen") -> None:
     """Refuse early, by name, when a fixed port is taken (port 0 means: any free one)."""
     host, _, port = address.rpartition(":")
     if port == "0":
@@ -62,7 +62,7 @@ def check_port_free(address: str, owner: str) -> None:
         except OSError as error:
             raise PortInUse(
                 f"the {owner} cannot listen on {address}: {error.strerror}",
-                "stop the process that holds the port, or choose another with --listen HOST:PORT",
+                f"stop the process that holds the port, or choose another with {option} HOST:PORT",
             ) from error
 
 

@@ -55,6 +55,15 @@ def execute(url, *statements):
     return asyncio.run(run())[-1]
 
 
+def test_a_cluster_whose_making_was_cut_off_is_made_anew(postgres):
+    fresh = postgres.data.with_name("data.new")
+    fresh.mkdir()
+    (fresh / "PG_VERSION").write_text("18\n")  # initdb writes it first, long before it is done
+    with postgres:
+        assert execute(postgres.url(), "SELECT 1 AS one")[0]["one"] == 1
+    assert not fresh.exists()
+
+
 def client_of(server, role, **options):
     return redis.Redis.from_url(server.url(role), decode_responses=True, **options)
 

@@ -16,7 +16,8 @@ from prefill_data.metering.spool import read_receipts
 from prefill_stack import shipped
 from prefill_stack.platform.keeper import Keeper
 from prefill_stack.platform.plan import PlatformPlan
-from prefill_stack.platform.run import Platform, PlatformStart
+from prefill_stack.platform.platform import Platform
+from prefill_stack.platform.run import PlatformStart
 from prefill_stack.services.postgres import Postgres, PostgresPlan
 from prefill_stack.services.redis import Redis, RedisPlan
 from prefill_stack.supervisor import Supervisor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from prefill_stack.platform.keeper import Keeper
-    from prefill_stack.platform.run import Platform
+    from prefill_stack.platform.platform import Platform
 
 LIMIT_SECONDS = 15.0
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefill_stack.load.crowd import CrowdPlan, filled
-from prefill_stack.platform.database import DATABASE, operator_credential, prepare_database
+from prefill_stack.platform.database import operator_credential, prepare_database
+from prefill_stack.platform.database_urls import DATABASE
 from prefill_stack.platform.secrets import PlatformSecrets
 from prefill_stack.services.postgres import Postgres, PostgresPlan
 from prefill_stack.services.process import free_port

