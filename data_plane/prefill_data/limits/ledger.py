@@ -58,8 +58,8 @@ class Ledger:
 
     debt: int = 0
     at_us: int = 0
-    born_us: int = 0
     holders: dict[str, tuple[int, int]] = field(default_factory=dict)
+    born_us: int = 0
 
     def ask(self, holder: str, ask: Ask, now_us: int) -> Answer:
         """Settle what the holder says, then lend what there is."""
