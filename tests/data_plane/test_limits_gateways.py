@@ -11,7 +11,8 @@ from collections import Counter
 
 import pytest
 from prefill_data.errors import DataPlaneError
-from prefill_data.limits.ledger import Ledger
+from prefill_data.limits.buckets import Bucket, BucketId, Limit
+from prefill_data.limits.ledger import Ask, Ledger
 from prefill_data.limits.limiter import Limiter
 from prefill_data.limits.store import RedisStore, SurvivingStore
 from prefill_fleet.snapshot import LimitNumbers
@@ -239,6 +240,21 @@ def test_without_redis_each_gateway_keeps_to_its_share_and_tells_it_afterwards()
     away, excess = run_virtually(run())
     assert 0.9 * RATE * 8 <= away <= BURST + RATE * 8
     assert excess <= 0.1 * BURST  # nobody could say what the other one did
+
+
+@pytest.mark.parametrize(("held", "granted"), [(4, 4), (0, 0)])
+def test_what_a_gateway_holds_when_redis_goes_is_its_to_give_back(held, granted):
+    """Of a rate of which nothing else is left."""
+
+    async def run():
+        shared = SharedStore()
+        shared.away = True
+        store = SurvivingStore(shared.of("gw1"), "gw1", 1, now_us)
+        bucket = Bucket(BucketId("acme", "-", Limit.TOKENS), 1, 10)
+        return await store.ask([Ask(bucket, back=held, want=4, least=4, known_left=0)])
+
+    (answer,) = run_virtually(run())
+    assert answer.granted == granted
 
 
 def test_a_redis_that_is_frozen_holds_up_requests_once_until_it_is_noticed():
