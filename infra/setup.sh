@@ -78,5 +78,7 @@ if [ -e "$VENV/.failed" ]; then
   say "set-up: pip failed; the whole log is in $LOG. Behind a proxy or mirror, pip's own PIP_* variables work."
   exit 1
 fi
+# Compiled now, a first prefill does not wait for it; without a compiler nothing is lost but speed.
+"$VENV/bin/python" -m prefill_kernels.native >>"$LOG" 2>&1 || true
 touch "$VENV/.installed"
 say "set-up: ready"
