@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from hand_client import HandClient, refused
-from in_process_cloud import CONTROL, WORKER, counted
+from in_process_cloud import CONTROL, WORKER, Cloud, certificate, counted
 from prefill_data.errors import DataPlaneError
 from prefill_data.metering.commits import GroupCommit
 from prefill_data.metering.record import BilledAttempt
@@ -220,6 +220,23 @@ async def test_a_prefill_that_outlives_its_workers_certificate_is_not_delivered(
             await hand.claim(chunks)
         assert "certificate" in detail.message
         assert cloud.receipts == []
+
+
+@pytest.mark.parametrize(("valid_ms", "given_ms"), [(10_000, 10_000), (90_000, 30_000)])
+async def test_no_attempt_is_given_longer_than_its_workers_certificate(
+    tmp_path, tidy, valid_ms, given_ms
+):
+    cloud = Cloud(tmp_path)
+    begun_ms = cloud.clock()
+    until = certificate(begun_ms, not_after_ms=begun_ms + valid_ms)
+    cloud.worker_settings = replace(cloud.worker_settings, certificate=until)
+    cloud.clock = lambda: begun_ms
+    async with cloud:
+        hand = HandClient(cloud)
+        await hand.open(deadline_ms=30_000)
+        admitted = cloud.parts.book.find("acme", hand.accept.request_id, 1).admitted
+        assert admitted.deadline_at_ms - begun_ms == given_ms
+        await hand.cancel()
 
 
 @pytest.mark.parametrize("key", [CONTROL, SigningKey.from_seed(b"x" * 32)])

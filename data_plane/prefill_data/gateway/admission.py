@@ -64,6 +64,8 @@ class Admissions:
         bound = amount_micros(asked.token_count, 0, rates)
         _check_cap(terms, asked, bound)
         deadline_at_ms = now_ms + min(asked.deadline_ms, 1000 * rules.max_deadline_seconds)
+        # What is signed after its worker's certificate has ended is counted by nobody.
+        deadline_at_ms = min(deadline_at_ms, view.certificate.not_after_ms)
         return Admitted(
             request_id=request.request_id,
             attempt=request.attempts + 1,
