@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from prefill_stack.commands.desk import Desk, verb
-from prefill_stack.commands.options import kept
+from prefill_stack.commands.options import chosen, kept
 from prefill_stack.errors import NotConfigured
 
 Name = Annotated[str, typer.Argument(help="The model's name.")]
@@ -16,6 +16,7 @@ Restricted = Annotated[
     bool | None, typer.Option("--restricted/--open", help="For granted accounts only.")
 ]
 Profile = Annotated[str, typer.Option(help="Numerics profile.")]
+STATES = ("active", "retired")
 SHOWN = "name state numerics_profile context_tokens codecs restricted fingerprint"
 
 grants = typer.Typer(help="Who may use restricted models.", no_args_is_help=True)
@@ -74,7 +75,8 @@ def _list(
     desk: Desk, *, state: Annotated[str, typer.Option(help="active or retired.")] = ""
 ) -> None:
     """List models that the credential may use."""
-    desk.rows(desk.client.models.list(state=state), SHOWN)
+    only = chosen("--state", state, STATES)
+    desk.rows(desk.client.models.list(state=only), SHOWN)
 
 
 def _show(desk: Desk, *, name: Name) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prefill_stack.commands.desk import Desk, verb
+from prefill_stack.commands.options import chosen
 from prefill_stack.commands.showing import as_document, show_rows
 from prefill_stack.console import mebibytes, print_json
 
@@ -16,6 +17,7 @@ fleet = typer.Typer(help="Workers, gateways, links.", no_args_is_help=True)
 
 Role = Annotated[str, typer.Option(help="worker or gateway.")]
 Datacenter = Annotated[str, typer.Option(help="Only there.")]
+ROLES = ("worker", "gateway")
 COLUMNS = ("role", "name", "datacenter", "state", "silent", "version", "in flight", "memory",
            "models or workers")  # fmt: skip
 LINK_COLUMNS = ("from", "to", "state", "round trip", "Mbit/s")
@@ -24,6 +26,7 @@ LINK_COLUMNS = ("from", "to", "state", "round trip", "Mbit/s")
 @verb(fleet, "list", "list")
 def list_all(desk: Desk, *, role: Role = "", datacenter: Datacenter = "") -> None:
     """List workers and gateways with their load, memory and version."""
+    role = chosen("--role", role, ROLES)
     items, cursor = desk.take(desk.client.fleet.list(role=role, datacenter=datacenter))
     if desk.as_json:
         desk.listed(items, cursor)

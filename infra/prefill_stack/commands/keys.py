@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from prefill_stack.commands.desk import Desk, verb
-from prefill_stack.commands.options import kept, moment
+from prefill_stack.commands.options import chosen, kept, moment
 
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 
@@ -19,8 +19,19 @@ Addresses = Annotated[
     list[str] | None, typer.Option("--address", help="Network it may be used from; repeat.")
 ]
 Expires = Annotated[str | None, typer.Option(help="2030-01-31T00:00:00Z, or 90d from now.")]
+MANAGE = ("keys", "members", "limits", "datacenters", "tenant", "*")
+SCOPES = (
+    *("prefill", "account:read", "usage:read", "audit:read"),
+    *(f"manage:{noun}" for noun in MANAGE),
+    "platform",
+)
+STATES = ("active", "revoked")
 SHOWN = "id tenant_id name state last4 scopes expires_at last_used_at"
 ONCE = "the secret is shown this once; whoever has it is the key"
+
+
+def _scopes(given: list[str] | None) -> list[str]:
+    return [chosen("--scope", scope, SCOPES) for scope in given or ()]
 
 
 @verb(keys, "create")
@@ -37,7 +48,7 @@ def create(
 
     values = KeyValues(
         name=name,
-        scopes=scope or ["prefill"],
+        scopes=_scopes(scope) or ["prefill"],
         addresses=address or (),
         expires_at=moment(expires),
     )
@@ -49,7 +60,8 @@ def list_all(
     desk: Desk, *, state: Annotated[str, typer.Option(help="active or revoked.")] = ""
 ) -> None:
     """List keys, newest first."""
-    desk.rows(desk.client.keys.list(state=state), SHOWN)
+    only = chosen("--state", state, STATES)
+    desk.rows(desk.client.keys.list(state=only), SHOWN)
 
 
 @verb(keys, "show")
@@ -76,7 +88,7 @@ def update(
     values = msgspec.structs.replace(
         now.values(),
         name=name or now.name,
-        scopes=scope or now.scopes,
+        scopes=_scopes(scope) or now.scopes,
         addresses=kept(address, now.addresses),
         expires_at=ends,
     )

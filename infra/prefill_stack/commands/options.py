@@ -48,6 +48,13 @@ def kept(given: Sequence[str] | None, before: Sequence[str]) -> Sequence[str]:
     return before if not given else [value for value in given if value]
 
 
+def chosen(option: str, value: str, known: Sequence[str]) -> str:
+    """The value of an option that has few, or empty for none; refused by the option's name."""
+    if value and value not in known:
+        raise NotConfigured(f"{option} {value[:40]!r} is none", f"known: {', '.join(known)}")
+    return value
+
+
 def counts(given: Sequence[str] | None) -> dict[str, int]:
     """NAME=COUNT options as a mapping."""
     pairs = {}

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prefill_stack.commands.desk import Desk, verb
+from prefill_stack.commands.options import chosen
 from prefill_stack.errors import NotConfigured
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ NewPassword = Annotated[
 Password = Annotated[
     str, typer.Option(prompt="password", hide_input=True, envvar="PREFILL_PASSWORD")
 ]
+STATES = ("active", "suspended", "closed")
 SHOWN = "id name state created_at"
 PEOPLE = "id email name role has_password locked_until"
 
@@ -47,7 +49,8 @@ def list_all(
     desk: Desk, *, state: Annotated[str, typer.Option(help="active, suspended or closed.")] = ""
 ) -> None:
     """List accounts, newest first."""
-    desk.rows(desk.client.tenants.list(state=state), SHOWN)
+    only = chosen("--state", state, STATES)
+    desk.rows(desk.client.tenants.list(state=only), SHOWN)
 
 
 @verb(tenants, "show")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from prefill_stack.commands.desk import Desk, verb
+from prefill_stack.commands.options import chosen
 from prefill_stack.commands.options import since as time_before
 from prefill_stack.commands.showing import show_rows, text_of
 
@@ -25,6 +26,7 @@ Model = Annotated[str, typer.Option(help="Only of this model.")]
 Datacenter = Annotated[str, typer.Option(help="Only of this datacenter.")]
 Since = Annotated[str, typer.Option(help="2030-01-31T00:00:00Z, or 7d ago.")]
 Until = Annotated[str, typer.Option(help="Up to this time, which is excluded.")]
+GROUPS = ("tenant", "key", "model", "datacenter", "hour", "day", "month")
 SUMS = ("requests", "tokens", "cached_tokens", "state_bytes_sent", "amount_micros")
 RECEIPTS = "receipt_id amount_micros token_count cached_tokens model datacenter finished_at"
 REQUESTS = "request_id outcome token_count model datacenter route_reason at"
@@ -71,11 +73,12 @@ def filtered(function: F) -> Callable[..., None]:
 @filtered
 def show(desk: Desk, only: "UsageFilter", *, by: GroupBy = None) -> None:
     """Sum usage by what --by names."""
-    items, cursor = desk.take(desk.client.usage.list(by or ["tenant"], **only))
+    by = [chosen("--by", each, GROUPS) for each in by or ["tenant"]]
+    items, cursor = desk.take(desk.client.usage.list(by, **only))
     if desk.as_json:
         desk.listed(items, cursor)
         return
-    show_rows([*(by or ["tenant"]), *SUMS], [_cells(row) for row in items])
+    show_rows([*by, *SUMS], [_cells(row) for row in items])
     desk.tell_more(cursor)
 
 
