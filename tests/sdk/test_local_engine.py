@@ -9,11 +9,14 @@ from loopback_cloud import LoopbackCloud
 from prefill_cloud import LocalEngine, PrefillCloudError, Route
 from prefill_cloud.decode.engine import DecodeEngine
 from prefill_cloud.decode.sampling import Sampling
+from prefill_engine.bench.codec_quality import divergence
 from prefill_engine.engine import StepEngine
+from prefill_engine.training.mqar import recall_batch
 from prefill_wire.status import StatusCode
 
 MQAR = Path(prefill_engine.__file__).parent / "checkpoints" / "mqar"
 NEW_TOKENS = 8
+RECALL_KL = {"exact": 0.0, "near-lossless": 1e-5, "auto": 1e-5, "compact": 3e-4}
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,29 @@ def plainly(engine, prompt, count=NEW_TOKENS, sampling=None):
         tokens.append(int(engine.decode_step(handle, tokens[-1]).argmax()))
     engine.close(handle)
     return tokens[1:]
+
+
+@pytest.mark.parametrize("policy", ["exact", "near-lossless", "compact", "auto"])
+async def test_what_is_recalled_from_a_rounded_state_is_what_the_exact_one_recalls(
+    real_cloud, connect, step_engine, policy
+):
+    """The trained model's answers to every key, and their KL in nats: small, yet not nothing."""
+    batch, kl = recall_batch(7, 4, 32), []
+    split = batch.prompt_tokens + 1
+    async with connect(real_cloud) as client:
+        for row in batch.tokens:
+            prompt, rest = row[:split].astype(np.uint32), row[split - 1 : -1]
+            asked = (prompt, step_engine.identity, step_engine.schema)
+            logits = []
+            for each in ("exact", policy):
+                state = await client.prefill(*asked, deadline_seconds=30.0, codec_policy=each)
+                handle = step_engine.load_state(split - 1, state.tensors, len(row))
+                logits.append(step_engine.score(handle, rest)[::2])  # keys; values lie between
+                step_engine.close(handle)
+            assert np.array_equal(*(rows.argmax(-1) for rows in logits))
+            kl.append(divergence(*logits).mean())
+    assert np.mean(kl) <= RECALL_KL[policy]
+    assert (np.mean(kl) > 0.0) == (policy != "exact")
 
 
 async def test_cloud_and_local_give_the_same_tokens(real_cloud, connect, step_engine, prompt):
