@@ -1,4 +1,4 @@
-"""Compiles the KDA kernels for a GPU that is not here: `compile_for.py ARCHITECTURE TYPE SIZE`.
+"""Compiles the kernels for a GPU that is not here: `compile_for.py ARCHITECTURE TYPE SIZE`.
 
 Goes the way of a real launch (binding, specialisation, code, ptxas) up to loading the binary, with
 a driver that names the architecture. Prints one JSON object: shared and spilt bytes of each kernel.
@@ -11,11 +11,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 import triton
 from prefill_kernels.kda import KdaInputs, triton_chunk, triton_kernels
+from prefill_kernels.pack import triton_kernels as row_kernels
+from prefill_kernels.pack.triton_rows import EXACT
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
@@ -41,8 +44,8 @@ class AbsentDevice:
 class Compiled:
     """Stands for a kernel: compiles what a launch would run, and runs nothing."""
 
-    def __init__(self, name: str, into: dict[str, dict[str, int]]) -> None:
-        self.name, self.kernel, self.into = name, getattr(triton_kernels, name), into
+    def __init__(self, module: ModuleType, name: str, into: dict[str, dict[str, int]]) -> None:
+        self.name, self.kernel, self.into = name, getattr(module, name), into
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
         return lambda *arguments, **options: self.compile(grid, arguments, options)
@@ -66,12 +69,18 @@ def main() -> None:
     architecture, dtype, dim = int(sys.argv[1]), getattr(torch, sys.argv[2]), int(sys.argv[3])
     found: dict[str, dict[str, int]] = {}
     for name in KERNELS:
-        setattr(triton_kernels, name, Compiled(name, found))
+        setattr(triton_kernels, name, Compiled(triton_kernels, name, found))
     driver.set_active(AbsentDevice(architecture))
     rows, state = torch.zeros(70, 2, dim, dtype=dtype), torch.zeros(70, 2, dim, dim)
     inputs = KdaInputs(rows, rows, rows, rows.float(), torch.zeros(70, 2))
     triton_chunk.triton_prefill(inputs, bounds=[64])
     triton_chunk.triton_step(inputs, state)
+    codes, scales = rows.to(torch.int8), torch.zeros(140, dtype=torch.int16)
+    sizes = (rows.numel(), dim)
+    encode = Compiled(row_kernels, "encode_row", found)
+    encode[(140,)](rows, scales, codes, torch.zeros(140), *sizes, WIDTH=dim, **EXACT)
+    decode = Compiled(row_kernels, "decode_row", found)
+    decode[(140,)](codes, scales, rows, *sizes, WIDTH=dim, **EXACT)
     sys.stdout.write(json.dumps(found))
 
 
