@@ -54,7 +54,7 @@ def _choose(wish: CodecWish, part: StatePart, speeds: Speeds) -> Codec:
 
 
 def measure_speeds(clock: Callable[[], float]) -> dict[StatePart, dict[str, CodecSpeed]]:
-    """Every codec that a policy allows, on a block like each part of a state; takes 0.2 s.
+    """Every codec that a policy allows, on a block like each part of a state; takes 0.05 s.
 
     A codec's decode is timed here too: the customer's machine is not known, and what matters is
     which codec is quicker. Random values compress like a state's mantissas, which is most of it.
