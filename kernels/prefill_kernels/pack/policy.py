@@ -23,7 +23,7 @@ POLICIES: Mapping[str, Mapping[StatePart, tuple[str, ...]]] = {
     "exact": dict.fromkeys(StatePart, _EXACT),
     "near-lossless": {
         StatePart.KV: ("int12-zstd", *_EXACT),
-        StatePart.RECURRENT: ("hadamard-int8", "int12-zstd", *_EXACT),
+        StatePart.RECURRENT: ("int12-zstd", *_EXACT),
         StatePart.CONV: ("bf16", *_EXACT),
     },
     "compact": {
