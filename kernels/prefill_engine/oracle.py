@@ -1,8 +1,9 @@
 """transformers alone, in a process of its own: what our tokens and logits are compared with.
 
 `python -m prefill_engine.oracle --checkpoint DIR --question PROMPT.npy ANSWER.npz --max-new 64`
-imports none of our kernels; `--question` may be given again. A prompt goes in by steps, so that its
-memory stays bounded; an answer holds `tokens` [n] int64, greedy, and `logits` [n, vocab] float32.
+imports none of our kernels and runs none of fla's; `--question` may be given again. A prompt goes
+in by steps, so that its memory stays bounded; an answer holds `tokens` [n] int64, greedy, and
+`logits` [n, vocab] float32.
 """
 
 from __future__ import annotations
@@ -14,6 +15,25 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.cache_utils import DynamicCache
+from transformers.models.kimi_linear import modeling_kimi_linear
+
+REPLACEABLE = (
+    "chunk_kimi_delta_attention",
+    "recurrent_kimi_delta_attention",
+    "causal_conv1d_fn",
+    "causal_conv1d_update",
+)
+
+
+def bind_torch_forms() -> None:
+    """Make transformers run its own torch code, whatever kernel packages are installed.
+
+    Where `fla` can be imported, it binds fla's Triton kernels to these four names, and they fail
+    without a GPU ("0 active drivers"); with one, they would be another oracle.
+    """
+    for name in REPLACEABLE:
+        bound = getattr(modeling_kimi_linear, name)
+        setattr(modeling_kimi_linear, name, getattr(bound, "__wrapped__", bound))
 
 
 @torch.inference_mode()
@@ -51,6 +71,7 @@ def main() -> None:
     parser.add_argument("--max-new", type=int, default=64)
     parser.add_argument("--step", type=int, default=2048)
     options = parser.parse_args()
+    bind_torch_forms()
     model = AutoModelForCausalLM.from_pretrained(options.checkpoint, dtype=torch.float32)
     for question, answer in options.question:
         prompt = np.load(question, allow_pickle=False)

@@ -1,5 +1,6 @@
 """The oracle's process: its steps change nothing, and it loads none of our kernels."""
 
+import os
 import subprocess
 import sys
 
@@ -7,13 +8,26 @@ import numpy as np
 from prefill_engine.engine import StepEngine
 from prefill_engine.random_checkpoint import write_random_checkpoint
 
+FALSE_FLA = """
+def refuse(*args, initial_state=None, output_final_state=False, **options):
+    raise RuntimeError("0 active drivers ([]). There should only be one.")
 
-def run_oracle(folder, tokens, output, step):
+chunk_kda = fused_recurrent_kda = causal_conv1d_fn = causal_conv1d_update = refuse
+"""
+BOUND = (
+    "from transformers.models.kimi_linear.modeling_kimi_linear import chunk_kimi_delta_attention"
+)
+
+
+def run_oracle(folder, tokens, output, step, modules=None):
     prompt = output.with_suffix(".npy")
     np.save(prompt, tokens)
     arguments = ("--question", prompt, output, "--max-new", "4", "--step", str(step))
     command = [sys.executable, "-m", "prefill_engine.oracle", "--checkpoint", folder, *arguments]
-    subprocess.run([str(part) for part in command], check=True, capture_output=True)
+    environment = os.environ | ({"PYTHONPATH": str(modules)} if modules else {})
+    subprocess.run(
+        [str(part) for part in command], check=True, capture_output=True, env=environment
+    )
     return np.load(output, allow_pickle=False)
 
 
@@ -36,3 +50,24 @@ def test_the_oracle_knows_none_of_our_kernels():
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     ours = {name for name in loaded if name.startswith("prefill_")}
     assert ours == {"prefill_engine", "prefill_engine.oracle"}
+
+
+def test_the_oracle_is_the_same_where_fla_is_installed(tmp_path):
+    folder = write_random_checkpoint(tmp_path / "checkpoint", 3)
+    tokens = np.arange(70, dtype=np.uint32)
+    modules = tmp_path / "modules"
+    for package in ("fla", "causal_conv1d"):
+        (modules / package).mkdir(parents=True)
+        (modules / package / "__init__.py").write_text(FALSE_FLA, encoding="utf-8")
+    alone = run_oracle(folder, tokens, tmp_path / "alone.npz", 64)
+    beside = run_oracle(folder, tokens, tmp_path / "beside.npz", 64, modules)
+    assert np.array_equal(alone["tokens"], beside["tokens"])
+    assert np.array_equal(alone["logits"], beside["logits"])
+    used = subprocess.run(
+        [sys.executable, "-c", f"{BOUND}\nchunk_kimi_delta_attention(1)"],
+        env=os.environ | {"PYTHONPATH": str(modules)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "0 active drivers" in used.stderr, "transformers did not take the false package"

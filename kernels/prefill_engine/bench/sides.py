@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache
 
 from prefill_engine.engine import StepEngine
+from prefill_engine.oracle import bind_torch_forms
 
 
 class Ours:
@@ -45,6 +46,7 @@ class Theirs:
     """transformers on the same folder, in float32, with its own cache."""
 
     def __init__(self, folder: Path) -> None:
+        bind_torch_forms()
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
     @torch.inference_mode()
