@@ -18,8 +18,8 @@ from prefill_kernels.kda.triton_plan import CHUNK_TOKENS, Run, cut, runs
 SCRATCH_BYTES = 1 << 30  # of one run; a head's chunk of K = V = 128 takes 164 KiB
 NARROW = 16  # the least side of a tile that a GPU multiplies
 COLUMNS = 64  # columns of K and V that a program solves
-# Columns of a state that a program carries. What ptxas says for sm_90: in tf32 with K <= 128, 32 fit
-# the registers; with more operands or more rows, 32 spill hundreds of bytes and 16 at most 48.
+# Columns of a state that a program carries. What ptxas says for sm_90: in tf32 with K <= 128,
+# 32 fit the registers; with more operands or rows, 32 spill hundreds of bytes and 16 at most 48.
 STATE_COLUMNS, FEWER_COLUMNS = 32, 16
 WALK_STAGES = 1  # with two, a walk's tiles need 248 KiB of shared memory, and there are 227
 FUSED = {"enable_fp_fusion": True}  # products and sums in one rounding, said as Triton 3.9 asks
