@@ -75,7 +75,8 @@ async def test_cancelled_requests_leak_nothing_through_postgres(api, count):
         (row,) = answer.json()["items"]
         return row["id"]
 
-    seen = await hammer(fetch, list(callers), count, random.Random(count))
+    # A request takes some twenty turns of the loop: patience is about as long.
+    seen = await hammer(fetch, list(callers), count, random.Random(count), steps=100)
     assert seen["foreign"] == 0
     assert min(seen["own"], seen["cancelled"]) > count // 20, seen
     assert api.parts.database.connections_out() == 0
