@@ -7,6 +7,7 @@ A process of its own, since a peak never falls; it counts the interpreter and al
 from __future__ import annotations
 
 import argparse
+import re
 import resource
 import subprocess
 import sys
@@ -41,9 +42,18 @@ def main() -> None:
         handle = engine.open(prompt(engine.vocab_size, options.tokens))
         for _ in engine.prefill(handle, options.tokens):
             continue
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    unit = 1 if sys.platform == "darwin" else 1024
-    sys.stdout.write(f"{peak * unit}\n")
+    sys.stdout.write(f"{_peak()}\n")
+
+
+def _peak() -> int:
+    """Linux lets `ru_maxrss` begin at the peak of the process that forked; VmHWM is our own."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes, on macOS
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+    if found is None:
+        raise RuntimeError(f"{status} names no VmHWM")
+    return int(found[1]) * 1024
 
 
 if __name__ == "__main__":
