@@ -112,7 +112,7 @@ def test_a_bench_list_says_what_each_measures():
     [
         (["tenants", "list", "--json"], 1, "no running management API"),
         (["generate", "x", "--json"], 1, "no running cloud"),
-        (["tenants", "list", "--json", "--limit", "none"], 2, "none"),
+        (["tenants", "list", "--json", "--limit", "none"], 2, "--limit"),
         (["tenants", "nonsense", "--json"], 2, "nonsense"),
         (["bench", "nonsense", "--json"], 1, "nonsense"),
     ],

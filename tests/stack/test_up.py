@@ -9,7 +9,9 @@ import sys
 
 import psutil
 import pytest
+from prefill_stack import shipped
 
+CODE_LM = shipped.checkpoint(shipped.CODE_LM)
 STAND_IN = """
 import json, os, signal, socket, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -29,16 +31,13 @@ def start(tmp_path):
     (stand_ins / "__init__.py").touch()
     for name in ("worker", "gateway"):
         (stand_ins / f"{name}.py").write_text(STAND_IN, encoding="utf-8")
-    model = tmp_path / "model"
-    model.mkdir()
-    (model / "config.json").write_text("{}", encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(stand_ins.parent)}
     started = []
 
     def run(*options):
         command = [sys.executable, "-m", "prefill_stack.cli", "up", "--small", "--json"]
         process = subprocess.Popen(
-            [*command, "--checkpoint", f"model={model}", *options],
+            [*command, "--checkpoint", f"model={CODE_LM}", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

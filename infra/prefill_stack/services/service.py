@@ -19,7 +19,7 @@ class Service:
     """
 
     def __init__(self, name: str, directory: Path, port: int) -> None:
-        """Makes the folders; port 0 takes a free one at each start."""
+        """Makes the folders; port 0 takes a free one at the first start, and keeps it."""
         self._account = service_account()
         private_directory(directory)
         self._home = private_home(directory, self._account, name)
@@ -72,6 +72,7 @@ class Service:
                 if last or not self.port_was_taken():
                     raise
             else:
+                self._wanted_port = self.port  # clients have heard of it
                 return
 
     def stop(self) -> None:

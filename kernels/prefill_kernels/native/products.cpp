@@ -18,7 +18,7 @@ constexpr int GR = 6;
 #else
 constexpr int GR = 2;
 #endif
-constexpr long KC = 384;       // a panel of so many rows of the weight stays in the first cache
+constexpr long KC = 512;       // a panel of so many rows of the weight stays in the first cache
 constexpr long MC = 16 * 12;   // so many packed rows in the second
 constexpr long FEW = 2 * GR;   // rows a thread; with fewer the threads share out the panels
 
@@ -68,6 +68,7 @@ void put(const Tile& tile, const float* sums) {
 void multiply_tile(const float* a, const float* b, long k, const Tile& tile) {
   vf acc[GR][NV] = {};
   for (int m = 0; m < tile.rows; ++m) __builtin_prefetch(tile.at[m], 1);
+#pragma GCC unroll 4
   for (long i = 0; i < k; ++i, a += GR, b += NR) {
     vf right[NV];
     for (int v = 0; v < NV; ++v) {
