@@ -17,7 +17,7 @@ POSTGRES_REMEDY = (
     "add sslmode=verify-full (and sslrootcert=FILE for an authority of your own), "
     "or use a PostgreSQL on 127.0.0.1"
 )
-UNVERIFIED = {"ssl_cert_reqs": ("none", "optional"), "ssl_check_hostname": ("false", "no", "0")}
+VERIFIED = {"ssl_cert_reqs": "required", "ssl_check_hostname": "true"}  # any other word weakens it
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def refuse_redis(url: str) -> Refusal | None:
     if scheme not in REDIS or not (hosts or scheme == "unix"):
         return Refusal("the Redis URL is none", "write redis://USER:PASSWORD@HOST:PORT/0")
     far = [host for host in hosts if not is_loopback(host)]
-    verified = not any(options.get(name, "").lower() in no for name, no in UNVERIFIED.items())
+    verified = all(options.get(name, word).lower() == word for name, word in VERIFIED.items())
     if scheme == "unix" or not far or (scheme == "rediss" and verified):
         return None
     how = "without verifying the certificate" if scheme == "rediss" else "in plain text"
@@ -57,11 +57,11 @@ def refuse_postgres(url: str) -> Refusal | None:
 
 
 def _parts(url: str) -> tuple[str, list[str], Mapping[str, str]]:
-    """Scheme, hosts (several for PostgreSQL) and options; the last of a name counts."""
+    """Scheme, hosts (several for PostgreSQL) and options; of a name given twice, all its words."""
     try:
         parts = urlsplit(url)
         places = [_host(place) for place in parts.netloc.rpartition("@")[2].split(",")]
-        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        options = {name: ",".join(values) for name, values in parse_qs(parts.query).items()}
     except ValueError:
         return "", [], {}
     return parts.scheme, [place for place in places if place], options

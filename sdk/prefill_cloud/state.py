@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from prefill_wire.codecs import Codec
 from prefill_wire.manifest import StateManifest
 from prefill_wire.receipt import UsageReceipt
-from prefill_wire.tensors import TensorKind
+from prefill_wire.tensors import Dtype, TensorKind
 
 from prefill_cloud.timeline import Timeline
 
@@ -52,6 +53,16 @@ class PrefilledState:
     def error_bounds(self) -> Mapping[tuple[int, TensorKind], float]:
         """By tensor, the largest absolute error of any element, as its maker signed; 0: exact."""
         return {each.spec.key: each.error_bound for each in self.manifest.tensors}
+
+    @property
+    def exact(self) -> bool:
+        """Whether every bit came back, by the codecs that were held to: not by what a worker says
+        of its errors."""
+        kept = {(Codec.BF16, Dtype.BFLOAT16)}  # nothing is rounded
+        return all(
+            each.codec.lossless or (each.codec, each.spec.dtype) in kept
+            for each in self.manifest.tensors
+        )
 
     @property
     def bytes_raw(self) -> int:

@@ -74,6 +74,7 @@ async def test_every_policy_arrives_within_its_bounds(plain, policy):
         assert name == allowed(policy, StatePart(kind.part))[0]
     assert_within_bounds(state)
     assert any(state.error_bounds.values()) == (policy != "exact")
+    assert state.exact == (policy == "exact")
     assert state.receipt.state_bytes_sent == state.bytes_sent
 
 

@@ -10,12 +10,18 @@ import pytest
 from prefill_data.errors import SettingsError
 from prefill_data.metering import shipper as shipper_module
 from prefill_data.metering.courier import HttpCourier, decode_verdicts, encode_batch
-from prefill_data.metering.frames import WINDOW_BYTES
+from prefill_data.metering.frames import WINDOW_BYTES, whole_frames
 from prefill_data.metering.record import BilledAttempt
 from prefill_data.metering.segments import SPOOL_FILE, SpoolDamaged
 from prefill_data.metering.shipper import MAX_LINES, BatchRefused, Shipper, Verdict
 from prefill_data.metering.spool import Spool
-from prefill_data.metering.tail import MARK_FILE, load_mark, read_stretch, save_mark
+from prefill_data.metering.tail import (
+    MARK_FILE,
+    REFUSED_FILE,
+    load_mark,
+    read_stretch,
+    save_mark,
+)
 from prometheus_client import CollectorRegistry
 
 
@@ -207,6 +213,30 @@ async def test_a_record_of_an_unknown_form_is_refused_and_holds_up_no_other(gate
     await gateway.ship_all()
     assert gateway.ledger.counted == receipts(3)
     assert gateway.shipped("refused") == 1
+    assert [frame.bodies for frame in refused_frames(gateway)][1][0] == b"no record"
+
+
+async def test_a_refused_bill_outlives_its_segment(gateway):
+    gateway.restart(segment_bytes=2_000)
+    gateway.ledger.unreadable = frozenset({"req_2"})
+    gateway.bill(*(billed(n, expires_at_ms=100) for n in range(10)))
+    gateway.now_ms = 100
+    await gateway.ship_all()
+    assert billed(2, expires_at_ms=100).encode() in [
+        body for frame in refused_frames(gateway) for body in frame.bodies
+    ]
+
+
+async def test_nothing_is_kept_apart_of_what_was_counted(gateway):
+    gateway.bill(*(billed(n) for n in range(3)))
+    await gateway.ship_all()
+    assert refused_frames(gateway) == []
+
+
+def refused_frames(gateway):
+    """What lies in the files for people."""
+    files = sorted(gateway.folder.glob(f"{REFUSED_FILE}.*"))
+    return [frame for file in files for frame in whole_frames(file.read_bytes())]
 
 
 async def test_segments_go_once_they_are_shipped_and_their_leases_are_over(gateway):

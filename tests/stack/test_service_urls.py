@@ -20,6 +20,8 @@ FAR = "db.example"
         ("redis://127.0.0.1@db.example/0", "plain text"),
         ("rediss://u:hush@db.example/0?ssl_cert_reqs=none", "without verifying"),
         ("rediss://db.example/0?ssl_check_hostname=False", "without verifying"),
+        ("rediss://db.example/0?ssl_check_hostname=n", "without verifying"),
+        ("rediss://db.example/0?ssl_cert_reqs=none&ssl_cert_reqs=required", "without verifying"),
         ("http://db.example", "is none"),
         ("redis://[::1", "is none"),
         ("", "is none"),
@@ -38,6 +40,7 @@ def test_a_redis_that_others_could_listen_to_is_refused(url, words):
         "redis://localhost",
         "redis://[::1]:6379/0",
         "rediss://u:p@db.example:6380/0",
+        "rediss://db.example/0?ssl_cert_reqs=required&ssl_check_hostname=true",
         "unix:///run/redis.sock",
     ],
 )
@@ -50,7 +53,7 @@ def test_a_redis_here_or_over_tls_is_taken(url):
     [
         ("postgresql://u:hush@db.example/d", "without TLS"),
         ("postgresql://u:hush@db.example/d?sslmode=require", "sslmode=require"),
-        ("postgresql://db.example/d?sslmode=verify-full&sslmode=disable", "sslmode=disable"),
+        ("postgresql://db.example/d?sslmode=verify-full&sslmode=disable", "full,disable"),
         ("postgresql://127.0.0.1,db.example/d", "db.example"),
         ("postgresql:///d?host=db.example", "db.example"),
         ("postgresql://127.0.0.1/d?host=db.example", "db.example"),

@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from prefill_fleet.pb import fleet_pb2
-from prefill_wire.status import StatusCode
 
-from prefill_data.errors import DataPlaneError
 from prefill_data.gateway.fleet import WorkerLink
 
 GATHER_SECONDS = 0.05  # for which a word waits for an Admit that takes it along, or for others
@@ -34,13 +32,12 @@ class Releases:
 
     @contextmanager
     def riding(self, link: WorkerLink) -> Iterator[Over]:
-        """What an Admit inside takes along; told again when the worker may not have heard it."""
+        """What an Admit inside takes along; told again when the worker refused it or is gone."""
         over = self._take(link)
         try:
             yield over
-        except BaseException as error:
-            lost = not isinstance(error, DataPlaneError) or error.code is StatusCode.WORKER_LOST
-            if over and lost:
+        except BaseException:
+            if over:  # a worker that refused may not have looked at them; a word twice does no harm
                 self._keep(link, over)
             raise
 

@@ -18,6 +18,7 @@ from prefill_data.metering.spool import Spool
 from prefill_data.metering.tail import (
     Damage,
     Stretch,
+    keep_refused,
     read_stretch,
     save_mark,
     set_aside,
@@ -54,8 +55,8 @@ class Courier(Protocol):
 class Shipper:
     """One gateway's; it alone moves the mark, and has the spool delete what lies below it.
 
-    Receipts that are refused are logged and counted. What has become unreadable is set aside: it
-    holds up nothing behind it.
+    Receipts that are refused are logged, counted and kept in a file of their own, since their
+    segment goes. What has become unreadable is set aside: it holds up nothing behind it.
     """
 
     def __init__(
@@ -98,18 +99,24 @@ class Shipper:
         if isinstance(found, Damage):
             await self._set_aside(found)
             return 1
-        batch, end_bytes = self._first_of(found)
+        batch, taken = self._first_of(found)
+        refused = sum(len(frame.bodies) for frame in taken.frames) > len(batch)
         for verdict in await self._verdicts(batch):
             self._shipped.labels(fate=verdict.fate).inc()
             if verdict.fate == "refused":
+                refused = True
                 log.error("receipt refused", receipt_id=verdict.receipt_id, reason=verdict.reason)
-        await asyncio.to_thread(self._move_mark, end_bytes)
+        if refused:
+            kept = await asyncio.to_thread(keep_refused, spool.folder, taken)
+            remedy = "mend what the control plane names, then deliver them again"
+            log.error("refused receipts are kept", file=str(kept), remedy=remedy)
+        await asyncio.to_thread(self._move_mark, taken.end_bytes)
         return max(1, len(batch))
 
-    def _first_of(self, stretch: Stretch) -> tuple[list[BilledAttempt], int]:
-        """As many frames as one batch takes, at least one, and where the next one begins."""
+    def _first_of(self, stretch: Stretch) -> tuple[list[BilledAttempt], Stretch]:
+        """As many frames as one batch takes, at least one; their records that are readable."""
         batch: list[BilledAttempt] = []
-        size_bytes, end_bytes = 0, stretch.start_bytes
+        size_bytes, end_bytes, count = 0, stretch.start_bytes, 0
         for frame in stretch.frames:
             records = self._readable(frame, end_bytes)
             size_bytes += sum(len(each.receipt) + len(each.certificate) for each in records)
@@ -117,10 +124,11 @@ class Shipper:
                 break
             batch += records
             end_bytes += frame.size_bytes
-        return batch, end_bytes
+            count += 1
+        return batch, Stretch(stretch.start_bytes, stretch.frames[:count])
 
     def _readable(self, frame: Frame, at_bytes: int) -> list[BilledAttempt]:
-        """A record of a form that is not known here stays in the spool and holds up no other."""
+        """A record of a form that is not known here is kept apart and holds up no other."""
         found = []
         for body in frame.bodies:
             try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from prefill_data.metering.frames import WINDOW_BYTES, Frame, next_frame, whole_frames
+from prefill_data.metering.frames import WINDOW_BYTES, Frame, next_frame, pack, whole_frames
 from prefill_data.metering.segments import (
     Segment,
     SpoolDamaged,
@@ -21,6 +21,7 @@ from prefill_data.metering.segments import (
 )
 
 MARK_FILE = "shipped"
+REFUSED_FILE = "receipts.refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class Stretch:
 
     start_bytes: int
     frames: tuple[Frame, ...]
+
+    @property
+    def end_bytes(self) -> int:
+        """Where the next frame begins."""
+        return self.start_bytes + sum(frame.size_bytes for frame in self.frames)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +92,25 @@ def _damage(segment: Segment, start_bytes: int) -> Damage:
 def set_aside(folder: Path, damage: Damage) -> None:
     """Keep the damaged bytes in a file of their own, durably: from then on every reading of the
     spool passes them over. Raises OSError."""
-    path = aside_path(folder, damage.start_bytes)
+    _write_durably(aside_path(folder, damage.start_bytes), damage.data)
+
+
+def keep_refused(folder: Path, stretch: Stretch) -> Path:
+    """A copy of frames with a receipt that was refused, for people: its segment will go, and the
+    bill must not. In the spool's own form. Raises OSError."""
+    path = folder / f"{REFUSED_FILE}.{stretch.start_bytes:020d}"
+    _write_durably(path, b"".join(pack(frame.bodies) for frame in stretch.frames))
+    return path
+
+
+def _write_durably(path: Path, data: bytes) -> None:
     fresh = path.with_name(f"{path.name}.new")
     with open(fresh, "wb") as file:
-        file.write(damage.data)
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)
-    sync_folder(folder)
+    sync_folder(path.parent)
 
 
 def settle_mark(folder: Path, durable_bytes: int) -> int:

@@ -154,6 +154,7 @@ void multiply_one(const ProductCall& c, const Block& block) {
 }  // namespace
 
 extern "C" void prefill_product(const ProductCall* c) {
+  if (c->rows < 1 || c->columns < 1) return;
   const long panels = (c->columns + NR - 1) / NR;
   const long threads = std::max<long>(1, c->threads);
   const bool few = c->rows < FEW * threads;

@@ -131,9 +131,8 @@ class LocalEngine:
             except StateMismatch as error:
                 code = StatusCode.IDENTITY_FAILURE
                 raise error_for(code, f"{error.message}.", state.request_id) from None
-            exact = not any(state.error_bounds.values())
             fields = (handle, tokens.tolist(), len(tokens), capacity)
-            return self._add(_Sequence(*fields, exact=exact))
+            return self._add(_Sequence(*fields, exact=state.exact))
 
     def open(self, tokens: np.ndarray, capacity_tokens: int, *, exact: bool = False) -> Handle:
         """Begin at the kept prefix, or at nothing; `InvalidRequestError` for ids out of range."""
