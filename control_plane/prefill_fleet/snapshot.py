@@ -18,7 +18,7 @@ FORM = 1
 MAX_BEAT_BYTES = 4 << 10
 MAX_ROLL_BYTES = 32 << 20  # 100,000 tenants have about 7 MB
 MAX_TENANT_BYTES = 8 << 20  # 10,000 keys have about 3 MB
-VALID_MS = 60_000  # PROTOCOL.md: partitioned, entries are valid 60 s, then refused
+VALID_MS = 60_000  # of a partitioned gateway: entries are valid 60 s, then refused
 _DOMAIN = "fleet beat"
 
 

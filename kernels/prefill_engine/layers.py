@@ -134,7 +134,7 @@ class Experts:
 
 
 class Kda:
-    """Kimi Delta Attention with its short convolution (FACTS: formulas of the report)."""
+    """Kimi Delta Attention with its short convolution (arXiv 2510.26692)."""
 
     def __init__(self, weights: Weights, prefix: str, c: ModelConfig) -> None:
         self.c = c

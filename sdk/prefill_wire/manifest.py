@@ -39,7 +39,7 @@ class ManifestTensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class StateManifest:
-    """Everything a state is bound to; PROTOCOL's manifest, field by field.
+    """Everything a state is bound to; the protocol's manifest, field by field.
 
     `token_count` is N, `state_tokens` N-1. Digests and keys have 32 bytes, times are Unix
     milliseconds. The representation is left out of logs: `close_key` is a secret.
