@@ -1,6 +1,7 @@
 """What PostgreSQL and Redis have in common: a private home, a port, a process, and its life."""
 
 import shutil
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,7 +12,7 @@ from prefill_stack.services.account import private_home, service_account
 from prefill_stack.services.process import PORT_TRIES, ServicePlan, ServiceProcess, free_port
 
 
-class Service:
+class Service(ABC):
     """One server: `start`, `healthy`, `stop`; also a context manager.
 
     A noun says how it is run (`service_plan`), when it answers (`healthy`) and whether a failed
@@ -48,13 +49,13 @@ class Service:
         """Whether the process runs."""
         return self._process is not None and self._process.alive
 
+    @abstractmethod
     def service_plan(self) -> ServicePlan:
         """The process of the next start, on `port`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def healthy(self) -> bool:
         """Whether it answers now."""
-        raise NotImplementedError
 
     def port_was_taken(self) -> bool:
         """Whether a start that failed may succeed on another port."""
