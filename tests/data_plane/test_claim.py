@@ -349,3 +349,13 @@ async def test_what_does_not_fit_with_others_is_written_by_itself(tmp_path, monk
     assert [spool.read(found[n]) for n in (0, 1, 3)] == [bodies[n] for n in (0, 1, 3)]
     commits.close()
     assert read_receipts(tmp_path) == [bodies[n] for n in (0, 1, 3)]
+
+
+async def test_claims_that_no_thread_can_write_hear_it(tmp_path):
+    commits = GroupCommit(Spool(tmp_path))
+    commits.close()  # its thread is gone, and so is whoever would have answered
+    async with asyncio.timeout(10):
+        told = await asyncio.gather(
+            *(commits.append(b"a record", 0) for _ in range(2)), return_exceptions=True
+        )
+    assert all(isinstance(error, RuntimeError) for error in told)

@@ -39,7 +39,7 @@ async def first_operator(
     `kept`: a secret that its owner has in safety, so that a crash after this commit loses nothing.
     """
     async with database.transaction(OfOperator()) as session:
-        await session.execute(text("SELECT pg_advisory_xact_lock(7310002)"))
+        await session.execute(text("SELECT pg_advisory_xact_lock(7310003)"))
         if await _has_key(session):
             return None
         work = Work(

@@ -55,7 +55,11 @@ class GroupCommit:
         loop = asyncio.get_running_loop()
         bodies = [each.body for each in group]
         until_ms = max(each.until_ms for each in group)
-        written = loop.run_in_executor(self._disk, self._spool.append_all, bodies, until_ms)
+        try:
+            written = loop.run_in_executor(self._disk, self._spool.append_all, bodies, until_ms)
+        except RuntimeError as no_thread:  # whoever waits has to hear it
+            await self._failed(group, no_thread)
+            return
         await asyncio.wait([written])
         error = written.exception()
         if error is not None:
