@@ -28,6 +28,7 @@ from prefill_stack.commands import (
     up,
     usage,
 )
+from prefill_stack.commands.wrong_values import Commands
 from prefill_stack.console import print_json
 from prefill_stack.errors import Complaint, complaint
 
@@ -38,6 +39,7 @@ OPTIONAL_COMMANDS = ("prefill_stack.plan", "prefill_stack.profile")
 
 app = typer.Typer(
     name="prefill-cloud",
+    cls=Commands,
     help="Prefill long prompts in a cloud, decode them locally, token for token.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
