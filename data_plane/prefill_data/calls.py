@@ -1,10 +1,14 @@
-"""How many calls a gRPC server takes at a time, and for how long it keeps a silent connection."""
+"""How many calls a gRPC server takes at a time, and for how long it keeps a silent connection.
+
+No tenant holds more than its share of the places, so that others find room however long its calls
+last; calls of which nobody knows yet whose they are have places of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from prefill_wire.limits import GRPC_MAX_MESSAGE_BYTES
 from prefill_wire.status import StatusCode
@@ -20,12 +24,15 @@ RETRY_MS = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLimits:
-    """`most` calls of all connections together are refused beyond, typed; those of one connection
-    beyond `most_a_connection` wait at their client. A peer that is silent for `silence_seconds` is
-    asked whether it is there and dropped without an answer; one that asks more often than every
-    `least_ping_seconds` is dropped too."""
+    """`most` calls of all tenants together are refused beyond, typed, and of one tenant
+    `most_a_tenant` of them; `most_unproven`, whose key is not checked yet, come beside. Those of
+    one connection beyond `most_a_connection` wait at their client. A peer that is silent for
+    `silence_seconds` is asked whether it is there and dropped without an answer; one that asks
+    more often than every `least_ping_seconds` is dropped too."""
 
     most: int = 2048
+    most_a_tenant: int = 512  # two for each of the 256 requests that it may have open
+    most_unproven: int = 256
     most_a_connection: int = 1024
     silence_seconds: int = 60
     answer_seconds: int = 20
@@ -50,24 +57,89 @@ USUAL = CallLimits()
 
 
 class CallCount:
-    """The calls under way of one server."""
+    """The calls under way of one server: of tenants, and those that are `unproven` so far. A server
+    that asks for no tenant's key has only the latter."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self.under_way = most, 0
+    def __init__(self, most: int, most_a_tenant: int = 0, most_unproven: int = 0) -> None:
+        """0: as many as `most`."""
+        self._most = most
+        self._most_a_tenant, self._most_unproven = most_a_tenant or most, most_unproven or most
+        self.under_way, self.unproven = 0, 0
+        self._tenants: dict[str, int] = {}
 
-    @contextmanager
-    def one_more(self, *, always: bool = False) -> Iterator[None]:
-        """For as long as a call lasts; CAPACITY_EXHAUSTED when there are too many, unless it is
-        one that is `always` taken, because it is short and frees what others hold."""
-        if self.under_way >= self._most and not always:
-            raise DataPlaneError(
-                StatusCode.CAPACITY_EXHAUSTED,
-                f"{self.under_way} calls are under way here, the limit is {self._most}",
-                "try again later; operators: add a process, or raise PREFILL_MAX_CALLS",
-                retry_after_ms=RETRY_MS,
-            )
+    def place(self, *, always: bool = False) -> Place:
+        """For one call, which holds it while it is entered; one that is short and frees what
+        others hold is `always` taken."""
+        return Place(self, always)
+
+    def of(self, tenant: str) -> int:
+        """The places that a tenant holds."""
+        return self._tenants.get(tenant, 0)
+
+    def begin(self, always: bool) -> None:
+        """One more unproven call; CAPACITY_EXHAUSTED when there are too many."""
+        if self.unproven >= self._most_unproven and not always:
+            raise _too_many(f"{self.unproven} calls are", self._most_unproven, "PREFILL_MAX_CALLS")
+        self.unproven += 1
+
+    def prove(self, tenant: str) -> None:
+        """An unproven call turned out to be a tenant's; CAPACITY_EXHAUSTED when too many are."""
+        if self.under_way >= self._most:
+            raise _too_many(f"{self.under_way} calls are", self._most, "PREFILL_MAX_CALLS")
+        held = self.of(tenant)
+        if held >= self._most_a_tenant:
+            name = "PREFILL_MAX_CALLS_A_TENANT"
+            raise _too_many(f"{held} calls of this account are", self._most_a_tenant, name)
         self.under_way += 1
-        try:
-            yield
-        finally:
-            self.under_way -= 1
+        self._tenants[tenant] = held + 1
+
+    def end(self, tenant: str) -> None:
+        """A tenant's call is over."""
+        self.under_way -= 1
+        self._tenants[tenant] -= 1
+        if not self._tenants[tenant]:
+            del self._tenants[tenant]
+
+
+class Place:
+    """What one call holds of a count until it is over: first an unproven place, then one of its
+    tenant's, or none when it is always taken."""
+
+    __slots__ = ("_always", "_count", "_tenant", "_unproven")
+
+    def __init__(self, count: CallCount, always: bool) -> None:
+        self._count, self._always = count, always
+        self._tenant, self._unproven = "", False
+
+    def __enter__(self) -> Self:
+        self._count.begin(self._always)
+        self._unproven = True
+        return self
+
+    def belongs_to(self, tenant: str, *, always: bool = False) -> None:
+        """Its key was checked, once; CAPACITY_EXHAUSTED beyond the tenant's share, or `most`."""
+        if not (always or self._always):
+            self._count.prove(tenant)
+            self._tenant = tenant
+        self._count.unproven -= 1
+        self._unproven = False
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._unproven:
+            self._count.unproven -= 1
+        elif self._tenant:
+            self._count.end(self._tenant)
+
+
+def _too_many(what: str, limit: int, setting: str) -> DataPlaneError:
+    return DataPlaneError(
+        StatusCode.CAPACITY_EXHAUSTED,
+        f"{what} under way here, the limit is {limit}",
+        f"end some, or try again later; operators: add a process, or raise {setting}",
+        retry_after_ms=RETRY_MS,
+    )

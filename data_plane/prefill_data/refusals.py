@@ -15,7 +15,7 @@ from prefill_wire.pb import prefill_pb2
 from prefill_wire.status import STATUS_TABLE, StatusCode
 from prometheus_client import Counter
 
-from prefill_data.calls import CallCount
+from prefill_data.calls import CallCount, Place
 from prefill_data.errors import DataPlaneError
 
 ERROR_METADATA = "prefill-error-bin"
@@ -53,8 +53,10 @@ async def refuse(context: Context, error: DataPlaneError, request_id: str = "") 
 
 @dataclass(slots=True)
 class Call:
-    """One call under guard; the request id joins as soon as it is known."""
+    """One call under guard; the request id joins as soon as it is known, and its place is its
+    tenant's as soon as it is known whose it is."""
 
+    place: Place
     request_id: str = ""
     refusal: DataPlaneError | None = None
 
@@ -70,9 +72,9 @@ class Guard:
         self, context: Context, place: str, request_id: str = "", *, always: bool = False
     ) -> AsyncIterator[Call]:
         """The frame of one RPC handler; one that is short and frees something is `always` taken."""
-        call = Call(request_id)
+        call = Call(self._calls.place(always=always), request_id)
         try:
-            with self._calls.one_more(always=always):
+            with call.place:
                 yield call
         except grpc.aio.AbortError:
             raise

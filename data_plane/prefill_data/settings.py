@@ -174,9 +174,13 @@ def read_link(values: Mapping[str, str], env: Environment) -> ControlLink:
 
 
 def read_calls(env: Environment) -> CallLimits:
-    """How many calls a gRPC server takes, and when a silent connection ends."""
+    """How many calls a gRPC server takes, and when a silent connection ends. Unless it is told, a
+    tenant has a quarter of the calls."""
+    most = env.number("PREFILL_MAX_CALLS", USUAL.most, 1)
     return CallLimits(
-        most=env.number("PREFILL_MAX_CALLS", USUAL.most, 1),
+        most=most,
+        most_a_tenant=env.number("PREFILL_MAX_CALLS_A_TENANT", max(1, most // 4), 1),
+        most_unproven=max(1, most // 8),
         most_a_connection=env.number("PREFILL_MAX_CALLS_A_CONNECTION", USUAL.most_a_connection, 1),
         silence_seconds=env.number("PREFILL_KEEPALIVE_SECONDS", USUAL.silence_seconds, 1),
     )

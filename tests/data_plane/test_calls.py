@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from hand_client import HandClient, refused
 from in_process_cloud import Cloud, bearer
-from prefill_data.calls import CallLimits
+from prefill_data.calls import CallCount, CallLimits
+from prefill_data.errors import DataPlaneError
 from prefill_data.settings import Environment, read_calls
 from prefill_wire.pb import prefill_pb2
 from prefill_wire.status import StatusCode
@@ -31,8 +32,8 @@ async def narrow(tmp_path, tidy):
 
 
 @asynccontextmanager
-async def waiting_calls(cloud, count):
-    """So many calls under way, each of which waits for a prompt."""
+async def waiting_calls(cloud, count, tenant="acme"):
+    """So many calls of a tenant under way, each of which waits for a prompt."""
     over = asyncio.Event()
 
     async def nothing():
@@ -40,9 +41,9 @@ async def waiting_calls(cloud, count):
         return
         yield
 
-    calls = [cloud.stub.Prompt(nothing(), metadata=bearer()) for _ in range(count)]
+    calls = [cloud.stub.Prompt(nothing(), metadata=bearer(tenant)) for _ in range(count)]
     async with asyncio.timeout(10):
-        while cloud.parts.calls.under_way < count:  # noqa: ASYNC110
+        while cloud.parts.calls.of(tenant) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
     yield
     over.set()
@@ -69,6 +70,82 @@ async def test_what_frees_others_is_taken_however_many_calls_there_are(narrow):
             await narrow.stub.ListModels(prefill_pb2.ListModelsRequest(), metadata=bearer())
         await narrow.parts.fleet.look()
     assert narrow.parts.fleet.live()
+
+
+@pytest.fixture
+async def shared(tmp_path, tidy):
+    """A cloud whose gateway takes four calls at a time, two of one tenant unless a test says
+    otherwise before it starts it."""
+    cloud = Cloud(tmp_path)
+    calls = CallLimits(most=4, most_a_tenant=2, most_unproven=1)
+    cloud.gateway_settings = replace(cloud.gateway_settings, calls=calls)
+    await cloud.start_worker()
+    yield cloud
+    await cloud.__aexit__()
+
+
+async def test_a_tenant_that_fills_its_share_leaves_others_room(shared):
+    await shared.start_gateway()
+    mine, other = HandClient(shared), HandClient(shared, tenant="bolt")
+    async with waiting_calls(shared, 2):
+        async with refused(S.CAPACITY_EXHAUSTED) as detail:
+            await mine.open()
+        assert "2 calls of this account are under way here, the limit is 2" in detail.message
+        assert "PREFILL_MAX_CALLS_A_TENANT" in detail.remedy
+        assert detail.retry_after_ms > 0
+        await other.claim(await other.through())
+    assert shared.parts.calls.of("acme") == shared.parts.calls.under_way == 0
+    await mine.claim(await mine.through())
+
+
+async def test_without_a_share_one_tenant_keeps_everybody_out(shared):
+    """The twin: the same calls, and nothing but the limit of all."""
+    calls = replace(shared.gateway_settings.calls, most=2)
+    shared.gateway_settings = replace(shared.gateway_settings, calls=calls)
+    await shared.start_gateway()
+    async with waiting_calls(shared, 2), refused(S.CAPACITY_EXHAUSTED):
+        await HandClient(shared, tenant="bolt").open()
+
+
+async def test_a_claim_that_waits_for_nobody_is_taken_beyond_the_share(shared):
+    await shared.start_gateway()
+    hand, slow = HandClient(shared), HandClient(shared, key="slow")
+    chunks = await hand.through()
+    await slow.open()
+    async with waiting_calls(shared, 2):
+        await asyncio.shield(shared.parts.book.find("acme", hand.accept.request_id, 1).finished)
+        first = await hand.claim(chunks)
+        assert await hand.claim(chunks) == first  # billed by now
+        async with refused(S.CAPACITY_EXHAUSTED):  # the twin: nothing of it is finished
+            await hand.claim(chunks, request_id=slow.accept.request_id)
+        await slow.cancel()
+
+
+async def test_who_shows_no_key_takes_no_place_of_a_tenants(shared):
+    await shared.start_gateway()
+    async with waiting_calls(shared, 2), waiting_calls(shared, 2, "bolt"):
+        async with refused(S.KEY_NOT_FOUND):
+            await shared.stub.ListModels(prefill_pb2.ListModelsRequest())
+        async with refused(S.CAPACITY_EXHAUSTED) as detail:
+            await HandClient(shared, tenant="coda").open()
+        assert "4 calls are under way here, the limit is 4" in detail.message
+    assert shared.parts.calls.unproven == 0
+
+
+def test_calls_whose_key_is_not_checked_yet_have_places_of_their_own():
+    count = CallCount(most=2, most_a_tenant=1, most_unproven=1)
+    with count.place() as first:
+        with pytest.raises(DataPlaneError, match="1 calls are under way here, the limit is 1"):
+            count.place().__enter__()
+        with count.place(always=True):  # short, and frees something
+            assert count.unproven == 2
+        first.belongs_to("acme")
+        with count.place() as second:  # the first one's place is free again
+            with pytest.raises(DataPlaneError, match="of this account"):
+                second.belongs_to("acme")
+            second.belongs_to("acme", always=True)
+        assert (count.unproven, count.under_way, count.of("acme")) == (0, 1, 1)
+    assert (count.unproven, count.under_way, count.of("acme")) == (0, 0, 0)
 
 
 @asynccontextmanager
@@ -128,4 +205,6 @@ def test_the_limits_come_from_the_settings():
               "PREFILL_KEEPALIVE_SECONDS": "9"}  # fmt: skip
     limits = read_calls(Environment(values))
     assert (limits.most, limits.most_a_connection, limits.silence_seconds) == (7, 5, 9)
+    assert (limits.most_a_tenant, limits.most_unproven) == (1, 1)  # a quarter, an eighth
+    assert read_calls(Environment({"PREFILL_MAX_CALLS_A_TENANT": "9"})).most_a_tenant == 9
     assert ("grpc.keepalive_time_ms", 9000) in limits.options()

@@ -82,7 +82,7 @@ def make_parts(settings: GatewaySettings, stop: asyncio.Event, now: Clock) -> Ga
         spool_lost=stop.set,
     )
     claims = Claims(spool, book, billing, now)
-    live = go_live(settings, metrics.registry, now)
+    live, calls = go_live(settings, metrics.registry, now), settings.calls
     return GatewayParts(
         live=live,
         fleet=fleet,
@@ -100,7 +100,7 @@ def make_parts(settings: GatewaySettings, stop: asyncio.Event, now: Clock) -> Ga
         rules=rules,
         claims=claims,
         metrics=metrics,
-        calls=CallCount(settings.calls.most),
+        calls=CallCount(calls.most, calls.most_a_tenant, calls.most_unproven),
         shipper=make_shipper(settings, spool, metrics, now),
     )
 

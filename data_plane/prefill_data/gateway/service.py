@@ -25,7 +25,7 @@ from prefill_data.gateway.opening import Opener
 from prefill_data.gateway.relay import relay_prompt
 from prefill_data.gateway.requests import GatewayAttempt, RequestBook
 from prefill_data.metering.shipper import Shipper
-from prefill_data.refusals import Context, Guard
+from prefill_data.refusals import Call, Context, Guard
 
 log = structlog.get_logger()
 FIRST_PART_SECONDS = 30.0
@@ -63,7 +63,7 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         """Key, limits, place, admission."""
         opener = self._parts.opener
         async with self._guard.call(context, "open", opener.new_id()) as call:
-            key = self._key(context)
+            key = self._key(context, call)
             call.request_id, response = await opener.open(key, request, call.request_id)
             outcome = response.WhichOneof("outcome") or ""
             self._parts.metrics.opens.labels(outcome=outcome).inc()
@@ -76,7 +76,7 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
     ) -> prefill_pb2.PromptResponse:
         """The prompt on to the worker, the envelope back."""
         async with self._guard.call(context, "prompt") as call:
-            key = self._key(context)
+            key = self._key(context, call)
             first = await _first_part(request_iterator)
             call.request_id = first.request_id
             attempt = self._find(key, first.request_id, first.attempt)
@@ -90,10 +90,13 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         self, request: prefill_pb2.ClaimRequest, context: Context
     ) -> prefill_pb2.ClaimResponse:
         """Durable receipt, then the manifest; again and again the same."""
-        async with self._guard.call(context, "claim", request.request_id):
-            key, parts = self._key(context), self._parts
+        async with self._guard.call(context, "claim", request.request_id) as call:
+            key = self._proven(context)
             attempt = self._find(key, request.request_id, request.attempt)
-            billed = await parts.claims.answer(attempt, request)
+            # What waits for nobody is taken however many calls there are: it frees a worker.
+            done = isinstance(attempt, Billed) or attempt.finished.done()
+            call.place.belongs_to(key.tenant, always=done)
+            billed = await self._parts.claims.answer(attempt, request)
         return prefill_pb2.ClaimResponse(
             sealed_manifest=billed.sealed_manifest,
             receipt=billed.receipt,
@@ -104,8 +107,8 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         self, request: prefill_pb2.CancelRequest, context: Context
     ) -> prefill_pb2.CancelResponse:
         """End an attempt; what was billed stays billed."""
-        async with self._guard.call(context, "cancel", request.request_id, always=True):
-            attempt = self._find(self._key(context), request.request_id, request.attempt)
+        async with self._guard.call(context, "cancel", request.request_id, always=True) as call:
+            attempt = self._find(self._key(context, call), request.request_id, request.attempt)
             if isinstance(attempt, GatewayAttempt):
                 attempt.fail(DataPlaneError(StatusCode.CANCELLED, "cancelled by its caller"))
         return prefill_pb2.CancelResponse()
@@ -114,8 +117,8 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         self, request: prefill_pb2.ListModelsRequest, context: Context
     ) -> prefill_pb2.ListModelsResponse:
         """What the live workers of this datacenter serve."""
-        async with self._guard.call(context, "models"):
-            self._key(context)
+        async with self._guard.call(context, "models") as call:
+            self._key(context, call)
             models = self._listed()
         hint = self._parts.rules.hint()
         return prefill_pb2.ListModelsResponse(models=models, policy_hint=hint)
@@ -134,7 +137,13 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
             for i, n in found.items()
         ]
 
-    def _key(self, context: Context) -> ApiKey:
+    def _key(self, context: Context, call: Call) -> ApiKey:
+        """The caller's key; from here on the call is one of its tenant's."""
+        key = self._proven(context)
+        call.place.belongs_to(key.tenant)
+        return key
+
+    def _proven(self, context: Context) -> ApiKey:
         metadata = context.invocation_metadata() or ()
         return self._parts.live.keys.check(metadata, peer_address(context.peer()))
 
