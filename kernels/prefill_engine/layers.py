@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Protocol
 
 import torch
-from prefill_kernels.attention import Expanded, Heads, attend
+from prefill_kernels.attention import Expanded, Heads, attend, attend_latent
 from prefill_kernels.kda.layer import KdaRows, KdaWeights, run_layer
 from prefill_kernels.products import (
     Factor,
@@ -33,6 +33,7 @@ from prefill_engine.workspace import Workspace
 
 ABSORBED_TOKENS = 4  # up to here attention inside the latent space is cheaper than expanding it
 PAST_BLOCK_TOKENS = 2048  # bounds the scratch memory of expanded keys and values
+LATENT_BLOCK_FLOATS = 1 << 19  # of latent rows as they lie: the second time read from a CPU cache
 FEED_BLOCK_TOKENS = 512  # what lies between the two products of an MLP stays in the cache
 
 
@@ -41,10 +42,9 @@ def project(x: Tensor, factor: Factor, space: Workspace, name: str) -> Tensor:
     return multiply(x, factor, space.take(name, x.shape[0], factor.columns))
 
 
-def _spans(count: int) -> list[tuple[int, int]]:
-    """The first `count` rows of a cache, a block at a time."""
-    starts = range(0, count, PAST_BLOCK_TOKENS)
-    return [(at, min(at + PAST_BLOCK_TOKENS, count)) for at in starts]
+def _spans(count: int, step: int) -> list[tuple[int, int]]:
+    """The first `count` rows of a cache, at most `step` at a time."""
+    return [(at, min(at + step, count)) for at in range(0, count, step)]
 
 
 class Feed(Protocol):
@@ -223,22 +223,13 @@ class Mla:
         """Attention inside the latent space: few queries over the cache as it lies."""
         c, length, seen = self.c, q.shape[0], cache.shape[0]
         inner = torch.einsum("thn,hnr->htr", q[..., : c.nope_dim], self.kv_b[:, : c.nope_dim])
-        query = torch.cat([inner, q[..., c.nope_dim :].transpose(0, 1)], dim=-1).flatten(0, 1)
-        parts = _spans(seen)
-        scores = space.take("scores", len(query), seen)
-        for first, last in parts:
-            rows = self._float32(cache[first:last], space)
-            torch.mm(query, rows.T, out=scores[:, first:last])
-        scores = scores.mul_(self.heads.scale).view(c.heads, length, seen)
-        if length > 1:
-            later = torch.ones(length, seen, dtype=torch.bool).triu(seen - length + 1)
-            scores.masked_fill_(later, float("-inf"))
-        weights = scores.softmax(-1).flatten(0, 1)
-        mixed = torch.zeros(len(query), c.latent)
-        for first, last in parts:
-            rows = self._float32(cache[first:last], space)
-            mixed.addmm_(weights[:, first:last], rows[:, : c.latent])
-        latent = mixed.view(c.heads, length, c.latent)
+        query = torch.cat([inner, q[..., c.nope_dim :].transpose(0, 1)], dim=-1)
+        as_it_lies = LATENT_BLOCK_FLOATS // c.row if cache.dtype == torch.float32 else 0
+        parts = _spans(seen, max(PAST_BLOCK_TOKENS, as_it_lies))
+        blocks = [partial(self._float32, cache[first:last], space) for first, last in parts]
+        out = space.take("latent mixed", c.heads * length, c.latent)
+        attend_latent(query.mul_(self.heads.scale), blocks, seen, out, space.take)
+        latent = out.view(c.heads, length, c.latent)
         return torch.einsum("htr,hvr->thv", latent, self.kv_b[:, c.nope_dim :])
 
     def _float32(self, rows: Tensor, space: Workspace) -> Tensor:
@@ -251,7 +242,7 @@ class Mla:
         self, cache: Tensor, start: int, length: int, space: Workspace
     ) -> list[Callable[[], Expanded]]:
         """The step's own rows first, then the rows before them, a block at a time."""
-        spans = [(start, start + length), *_spans(start)]
+        spans = [(start, start + length), *_spans(start, PAST_BLOCK_TOKENS)]
         return [partial(self._expand, cache[first:last], space) for first, last in spans]
 
     def _expand(self, rows: Tensor, space: Workspace) -> Expanded:

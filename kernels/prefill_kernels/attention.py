@@ -1,8 +1,9 @@
-"""Causal softmax attention over a latent cache that is expanded block by block."""
+"""Causal softmax attention over a latent cache, block by block: expanded, or as it lies."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -108,3 +109,39 @@ def _wide(block: Expanded, heads: Heads, take: Take, width: int) -> tuple[Tensor
     key[0, :, :, heads.nope : heads.key] = block.rope
     value[0, :, :, : heads.value] = rows[..., heads.nope :]
     return key, value
+
+
+def attend_latent(
+    query: Tensor, blocks: Sequence[Callable[[], Tensor]], seen: int, out: Tensor, take: Take
+) -> Tensor:
+    """Attention of scaled queries `[H, T, R]` over latent rows as they lie: `out` `[H T, D]`.
+
+    The blocks' rows `[n, R]`, `seen` in all, are the keys of every head, their first D columns the
+    values; the last T rows are the queries' own, and a query sees none after its own. Scratch, lent
+    by `take`, is that of one block: a running maximum and sum join them.
+    """
+    length, flat, width, last = query.shape[1], query.flatten(0, 1), out.shape[1], 0
+    best = total = torch.empty(0)
+    for make in blocks:
+        rows = make()
+        first, last = last, last + len(rows)
+        scores = torch.mm(flat, rows.T, out=take("scores", len(flat), len(rows)))
+        if last > seen - length + 1:
+            later = torch.ones(length, len(rows), dtype=torch.bool).triu(seen - length + 1 - first)
+            scores.view(-1, length, len(rows)).masked_fill_(later, -math.inf)
+        if len(blocks) == 1:  # nothing to join
+            weights = torch.softmax(scores, -1, out=take("weights", *scores.shape))
+            return torch.mm(weights, rows[:, :width], out=out)
+        peak = scores.amax(-1, keepdim=True)
+        if first:
+            torch.maximum(best, peak, out=peak)
+            faded = best.sub_(peak).exp_()
+            total.mul_(faded)
+            out.mul_(faded)
+        else:  # finite from here on: every query sees the first row
+            total = torch.zeros_like(peak)
+            out.zero_()
+        best, weights = peak, scores.sub_(peak).exp_()
+        total.add_(weights.sum(-1, keepdim=True))
+        out.addmm_(weights, rows[:, :width])
+    return out.div_(total)
