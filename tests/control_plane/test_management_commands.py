@@ -356,6 +356,12 @@ def test_a_refusal_is_one_line_and_its_remedy(operator, capsys):
     assert len(told) == 2
 
 
+def test_an_endpoint_that_is_none_is_told_in_words(operator):
+    asked = ("datacenters", "create", "fra", "--jurisdiction", "EU", "--endpoint", "fra")
+    with pytest.raises(errors.InvalidInputError, match=r"host, a colon and a port, such as gw\.eu"):
+        operator.run(*asked)
+
+
 def test_what_cannot_be_taken_back_is_never_done_unasked(operator):
     made = operator.json("tenants", "create", "Kept")
     for more in ((), ("--json",)):

@@ -12,9 +12,21 @@ from prefill_control.datacenters.models import Datacenter, DatacenterPreference,
 from prefill_control.datacenters.service import DatacenterDraft
 from prefill_control.web.schemas import Amount, Input, Name, Slug, Text
 
-Jurisdiction = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2,3}$", examples=["EU", "US"])]
+Jurisdiction = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Z]{2,3}$",
+        description="Two or three capital letters, such as EU.",
+        examples=["EU", "US"],
+    ),
+]
 Endpoint = Annotated[
-    str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:\[\]-]{1,250}:[0-9]{1,5}$", examples=["gw.eu:443"])
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Za-z0-9._:\[\]-]{1,250}:[0-9]{1,5}$",
+        description="A host, a colon and a port, such as gw.eu:443 or [::1]:443.",
+        examples=["gw.eu:443"],
+    ),
 ]
 Slugs = Annotated[list[Slug], msgspec.Meta(max_length=64)]
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=60_000)]

@@ -18,6 +18,7 @@ GrantedScope = Annotated[
     str,
     msgspec.Meta(
         pattern=f"^({'|'.join([*Scope, WILDCARD.replace('*', '[*]')])})$",
+        description=f"One of {', '.join([*Scope, WILDCARD])}.",
         examples=["prefill", "usage:read"],
     ),
 ]

@@ -16,10 +16,13 @@ from prefill_control.web.schemas import Id, Input, Name
 Email = Annotated[
     str,
     msgspec.Meta(
-        min_length=3, max_length=254, pattern=r"^[!-?A-~]+@[!-?A-~]+$",
+        min_length=3,
+        max_length=254,
+        pattern=r"^[!-?A-~]+@[!-?A-~]+$",
+        description="An e-mail address of 254 characters at most, such as ada@example.com.",
         examples=["ada@example.com"],
     ),
-]  # fmt: skip
+]
 Password = Annotated[
     str,
     msgspec.Meta(

@@ -12,7 +12,14 @@ from prefill_control.models.prices import PriceDraft, Quote
 from prefill_control.models.service import ModelDraft
 from prefill_control.web.schemas import CURRENCY, Currency, Input, Slug, Zoned, priced
 
-Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$", examples=["ab" * 32])]
+Digest = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[0-9a-f]{64}$",
+        description="64 digits of 0-9 and a-f.",
+        examples=["ab" * 32],
+    ),
+]
 Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
 Context = Annotated[int, msgspec.Meta(ge=2, le=1 << 20)]
 Micros = Annotated[int, msgspec.Meta(ge=0, le=10**12, examples=[250_000])]

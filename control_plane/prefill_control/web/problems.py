@@ -16,11 +16,13 @@ from asyncpg.exceptions import (
 )
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.handlers.base import BaseRouteHandler
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 
 from prefill_control.errors import PROBLEMS, ControlError, Extras, FieldFault, ProblemCode
+from prefill_control.web.expectations import UNKNOWN, wanted_of
 from prefill_control.web.ids import request_id_of
 from prefill_control.web.methods import allowed_methods
 
@@ -68,7 +70,7 @@ class ProblemDocument(msgspec.Struct, frozen=True):
 
 def answer_problem(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """Litestar's handler for every exception."""
-    problem = as_control_error(error)
+    problem = as_control_error(error, request.scope.get("route_handler"))
     request_id = request_id_of(request.scope)
     if problem.code is ProblemCode.INTERNAL:
         log.error("internal error", request_id=request_id, exc_info=error)
@@ -106,12 +108,15 @@ def document_of(problem: ControlError, request_id: str) -> ProblemDocument:
     )
 
 
-def as_control_error(error: Exception) -> ControlError:
-    """Any exception as one of ours; what nobody expected is INTERNAL and says nothing."""
+def as_control_error(error: Exception, handler: object = None) -> ControlError:
+    """Any exception as one of ours; what nobody expected is INTERNAL and says nothing.
+
+    `handler`: whose parameters were judged.
+    """
     if isinstance(error, ControlError):
         return error
     if isinstance(error, ValidationException):
-        return _validation(error)
+        return _validation(error, handler)
     if isinstance(error, HTTPException):
         return _of_framework(error)
     if isinstance(error, StaleDataError):
@@ -123,10 +128,10 @@ def as_control_error(error: Exception) -> ControlError:
     return ControlError(ProblemCode.INTERNAL, "a fault of ours")
 
 
-def _validation(error: ValidationException) -> ControlError:
+def _validation(error: ValidationException, handler: object) -> ControlError:
     extra = error.extra if isinstance(error.extra, list) else []
     faults = tuple(
-        FieldFault(str(entry.get("key", "")), str(entry.get("message", "")))
+        _of_parameter(str(entry.get("key", "")), handler)
         for entry in extra
         if isinstance(entry, dict)
     )
@@ -134,6 +139,18 @@ def _validation(error: ValidationException) -> ControlError:
     return ControlError(
         ProblemCode.VALIDATION_FAILED, named or "the request", extras=Extras(faults=faults)
     )
+
+
+def _of_parameter(name: str, handler: object) -> FieldFault:
+    """The parameter by the name that callers know, and what it had to be."""
+    if not isinstance(handler, BaseRouteHandler):
+        return FieldFault(name, f"expected {UNKNOWN}")
+    models = [handler.signature_model]
+    models += [provided.signature_model for provided in handler.resolve_dependencies().values()]
+    wanted = (wanted_of(model, name) for model in models)
+    field = handler.parsed_fn_signature.parameters.get(name)
+    shown = getattr(field and field.kwarg_definition, "name", None) or name
+    return FieldFault(shown, next(filter(None, wanted), f"expected {UNKNOWN}"))
 
 
 def _of_framework(error: HTTPException) -> ControlError:

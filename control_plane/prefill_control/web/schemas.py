@@ -27,12 +27,39 @@ Currency = Annotated[
 ]
 Name = Annotated[
     str,
-    msgspec.Meta(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["A name"]),
+    msgspec.Meta(
+        min_length=1,
+        max_length=80,
+        pattern=r"^[^\x00-\x1f\x7f]+$",
+        description="A text of 1 to 80 characters, none of them a control character.",
+        examples=["A name"],
+    ),
 ]
-Text = Annotated[str, msgspec.Meta(max_length=500, pattern=r"^[^\x00]*$")]
-Slug = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$", examples=["a-name"])]
+Text = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=500,
+        pattern=r"^[^\x00]*$",
+        description="A text of 500 characters at most, none of them NUL.",
+    ),
+]
+Slug = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$",
+        description="A name of 1 to 63 of a-z, 0-9, dot, underscore and hyphen that begins with a "
+        "letter or digit, such as a-name.",
+        examples=["a-name"],
+    ),
+]
 Id = Annotated[
-    str, msgspec.Meta(pattern=r"^[a-z]{3}_[0-9a-z_-]{1,60}$", examples=["ten_" + "0" * 26])
+    str,
+    msgspec.Meta(
+        pattern=r"^[a-z]{3}_[0-9a-z_-]{1,60}$",
+        description="An id such as ten_0123: three letters, an underscore and 1 to 60 of a-z, 0-9, "
+        "underscore and hyphen.",
+        examples=["ten_" + "0" * 26],
+    ),
 ]  # in bodies
 Amount = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 IfMatch = Annotated[

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 from litestar.types import RouteHandlerType
 
-from prefill_control.errors import ControlError, Extras, FieldFault, ProblemCode
+from prefill_control.errors import ControlError, Extras, ProblemCode
+from prefill_control.web.expectations import fault_of
 
-MARK = " - at `$"
 EXACT = float(1 << 53)  # beyond it a float no longer says which integer is meant
 
 
@@ -21,11 +21,15 @@ def shaped(handler: RouteHandlerType, body: bytes) -> bytes:
     field = getattr(handler, "parsed_data_field", None)
     if field is None:
         return body
+    if not body:
+        raise ControlError(ProblemCode.MALFORMED_REQUEST, "the body is empty")
     try:
         plain = _whole(msgspec.json.decode(body))
         msgspec.convert(plain, field.annotation)
     except msgspec.ValidationError as error:
-        raise _fault(str(error)) from None
+        fault = fault_of(error, field.annotation)
+        words, extras = f"{fault.field}: {fault.reason}", Extras(faults=(fault,))
+        raise ControlError(ProblemCode.VALIDATION_FAILED, words, extras=extras) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise ControlError(ProblemCode.MALFORMED_REQUEST, f"no JSON: {error}") from None
     return msgspec.json.encode(plain)
@@ -40,13 +44,3 @@ def _whole(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _whole(item) for name, item in value.items()}
     return value
-
-
-def _fault(words: str) -> ControlError:
-    """msgspec ends its sentence with where it was: `... - at `$.scopes[0]``."""
-    reason, _, place = words.partition(MARK)
-    name = place.strip("`.") or "body"
-    faults = (FieldFault(name, reason),)
-    return ControlError(
-        ProblemCode.VALIDATION_FAILED, f"{name}: {reason}", extras=Extras(faults=faults)
-    )
