@@ -4,7 +4,8 @@ Both sides run in this run, by turns, in open loop at the same rate, with a tiny
 Prompt, chunks and Claim through the gateway; Admit, Run and chunks with the worker. An overhead is
 the difference of the same quantile of the two. Worker, gateway and the load share the machine, so
 what each of them computes for an exchange is told too: a machine that is too small for a rate says
-what refused it, and measures at the next.
+what refused it, and measures at the next. `bare_calls_*` is the same difference at the wanted rate
+between the same calls with nothing behind them: what gRPC alone takes on this machine.
 """
 
 import gc
@@ -40,9 +41,10 @@ def run(
     from prefill_stack.load.open_loop import neighbours
 
     plan = BenchPlan(rates_per_second, block_seconds, blocks)
-    rate, found, too_much = uvloop.run(_at_first_rate(plan))
+    bare, (rate, found, too_much) = uvloop.run(_all(plan))
     return {
         **found,
+        **bare,
         "requests_per_second": rate,
         "requests_per_second_wanted": rates_per_second[0],
         "requests_per_second_too_many_here": too_much,
@@ -62,10 +64,45 @@ class BenchPlan:
     blocks: int
 
 
+async def _all(
+    plan: BenchPlan,
+) -> tuple[dict[str, object], tuple[float, dict[str, object], dict[str, str]]]:
+    """In one loop, because gRPC's answers to an ended one have no home."""
+    return await _bare_calls(plan), await _at_first_rate(plan)
+
+
+async def _bare_calls(plan: BenchPlan) -> dict[str, object]:
+    """What gRPC's calls alone differ by at the first of the rates."""
+    import grpc
+
+    from prefill_stack.load.bare_calls import BareThroughGateway, BareWithWorker, bare_processes
+    from prefill_stack.load.open_loop import Offered, open_loop
+
+    latencies: dict[str, list[float]] = {"gateway": [], "direct": []}
+    with (
+        tempfile.TemporaryDirectory(prefix="prefill-bench-") as name,
+        bare_processes(Path(name)) as (worker, gateway),
+    ):
+        async with (
+            grpc.aio.insecure_channel(gateway.address("grpc")) as through,
+            grpc.aio.insecure_channel(worker.address("grpc")) as direct,
+        ):
+            sides: dict[str, Call] = {
+                "gateway": BareThroughGateway(through),
+                "direct": BareWithWorker(direct),
+            }
+            for side in sides.values():
+                await open_loop(Offered(5.0, 2.0), side)
+            for block in range(plan.blocks):
+                for name, side in sides.items():
+                    offered = Offered(plan.rates_per_second[0], plan.block_seconds, seed=block)
+                    latencies[name] += (await open_loop(offered, side)).latencies
+    return {f"bare_calls_{what}": figure for what, figure in _overheads(latencies).items()}
+
+
 async def _at_first_rate(plan: BenchPlan) -> tuple[float, dict[str, object], dict[str, str]]:
     """The first rate that is carried, what was found at it, and what refused those before it. Each
-    has a cloud of its own; one loop for all, because gRPC's answers to an ended one have no home.
-    """
+    has a cloud of its own."""
     import grpc
 
     from prefill_stack import shipped
