@@ -68,9 +68,9 @@ class Watched(SnapshotStore):
         super().__init__(client, CONTROL)
         self.written = []
 
-    async def write(self, beat, roll, entries):
+    async def write(self, beat, roll, entries, gone=()):
         self.written.append(sorted(entries))
-        await super().write(beat, roll, entries)
+        await super().write(beat, roll, entries, gone)
 
 
 class Desk:

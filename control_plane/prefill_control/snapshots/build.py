@@ -66,6 +66,12 @@ def build_tenant(rows: TenantRows, now: dt.datetime) -> TenantEntry:
     )
 
 
+def is_forgotten(tenant: Row[Any], now: dt.datetime) -> bool:
+    """Closed for so long that every key is unknown by now: there is no entry."""
+    closed_at = tenant.closed_at if tenant.state == "closed" else None
+    return closed_at is not None and closed_at < now - REMEMBER_ENDED
+
+
 def _key(key: Row[Any], limits: LimitNumbers | None) -> KeyEntry:
     return KeyEntry(
         key_id=key.id,

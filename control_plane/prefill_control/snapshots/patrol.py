@@ -12,7 +12,8 @@ LEAST_TENANTS = 50
 
 
 class Patrol:
-    """Every tenant once a round: keys whose end grew old, and what somebody else wrote or lost."""
+    """Every tenant once a round: keys whose end grew old, and what somebody else wrote or lost;
+    entries of nobody go."""
 
     def __init__(self, publisher: Publisher, step_seconds: float) -> None:
         self._publisher, self._steps = publisher, int(ROUND_SECONDS / step_seconds)
@@ -27,6 +28,7 @@ class Patrol:
     async def step(self) -> Collection[str] | None:
         """Those of the next few tenants whose entry is behind; None: everybody's."""
         if not self._waiting:
+            await self._publisher.sweep()
             everybody = await self._publisher.everybody()
             if everybody is None:
                 return None

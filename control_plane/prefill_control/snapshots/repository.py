@@ -67,6 +67,14 @@ class SnapshotRepository:
         )
         return int(await self._session.scalar(statement, {"floor": floor}) or floor)
 
+    async def last_version(self) -> int:
+        """The highest that was given out, to a beat that may not have been published; 0: none."""
+        statement = text(
+            "SELECT last_value FROM pg_sequences WHERE sequencename = 'snapshot_versions'"
+            " AND schemaname = ANY (current_schemas(false))"
+        )
+        return int(await self._session.scalar(statement) or 0)
+
     async def catalogue(self) -> CatalogueRows:
         """Datacenters, models, list prices, in a fixed order."""
         session = self._session

@@ -20,9 +20,9 @@ from prefill_fleet.snapshot import (
 )
 
 from prefill_control.db import Database, OfOperator
-from prefill_control.snapshots.build import build_models, build_places, build_tenant
+from prefill_control.snapshots.build import build_models, build_places, build_tenant, is_forgotten
 from prefill_control.snapshots.repository import SnapshotRepository
-from prefill_control.snapshots.store import Held, SnapshotStore
+from prefill_control.snapshots.store import Held, SnapshotStore, without
 from prefill_control.work import Clock
 
 log = structlog.get_logger()
@@ -39,12 +39,15 @@ class Publisher:
     async def publish(self, changed: Collection[str] | None = None) -> Beat:
         """Everything (None), or the catalogue and these tenants beside what is published."""
         async with self._in_line() as rows:
-            held = await self._held()
-            some = None if changed is None or held is None else frozenset(changed)
-            entries = await self._entries(rows, await rows.all_ids() if some is None else some)
+            found = await self._held()
+            base = found if changed is not None and found else None
+            if base and not await _is_last(rows, base.beat):
+                base = None
+            some = frozenset(changed or ()) if base else await rows.all_ids()
+            entries = await self._entries(rows, some)
             _name_oversized(entries)
-            kept = {} if some is None or held is None else dict(held.roll.tenants)
-            for tenant in some or ():
+            kept = dict(base.roll.tenants) if base else {}
+            for tenant in some:
                 kept.pop(tenant, None)
             catalogue = await rows.catalogue()
             named = {**kept, **{t: digest_of(data) for t, data in entries.items()}}
@@ -55,17 +58,18 @@ class Publisher:
                 tenants=dict(sorted(named.items())),
             )
             data = encode_part(roll)
-            beat = await self._beat(rows, digest_of(data), held.beat if held else None)
-            await self._store.write(beat, data, entries)
+            beat = await self._beat(rows, digest_of(data), found.beat if found else None)
+            gone = found.roll.tenants.keys() - named.keys() if found else ()
+            await self._store.write(beat, data, entries, gone)
             self._known = Held(beat, roll)
         log.info("published", version=beat.version, entries=len(entries))
         return beat
 
     async def renew(self) -> Beat:
-        """The same content, valid for longer; everything when Redis has lost it."""
+        """The same content, valid for longer; everything when Redis has lost it, or went back."""
         async with self._in_line() as rows:
             held = await self._store.beat()
-            if held is not None:
+            if held is not None and await _is_last(rows, held):
                 beat = await self._beat(rows, held.roll_digest, held)
                 if await self._store.renew(beat):
                     return beat
@@ -101,6 +105,22 @@ class Publisher:
             or (tenant in wanted and stored.get(tenant) != wanted[tenant])
         )
 
+    async def sweep(self) -> int:
+        """Takes entries away that the roll does not name; how many. Their tenants were deleted, or
+        closed long ago, when everything was published, or somebody else wrote them."""
+        held = await self._held()
+        strays = await self._store.strays(held.roll.tenants) if held else []
+        if not strays:
+            return 0
+        async with self._in_line() as rows:  # nobody is just writing the entry of a new tenant
+            held = await self._held()
+            if held is None or not await _is_last(rows, held.beat):
+                return 0
+            strays = without(held.roll.tenants, strays)
+            await self._store.retire(strays)
+        log.info("entries of nobody", entries=len(strays))
+        return len(strays)
+
     @asynccontextmanager
     async def _in_line(self) -> AsyncIterator[SnapshotRepository]:
         async with self._database.transaction(OfOperator()) as session:
@@ -122,6 +142,8 @@ class Publisher:
         now, entries = self._now(), dict[str, bytes]()
         async for page in rows.pages(ids):
             for found in page:
+                if is_forgotten(found.tenant, now):
+                    continue
                 entries[found.tenant.id] = encode_part(build_tenant(found, now))
                 if len(entries) % TURN_TENANTS == 0:
                     await asyncio.sleep(0)
@@ -137,6 +159,15 @@ class Publisher:
             valid_until_ms=now_ms + VALID_MS,
             roll_digest=digest,
         )
+
+
+async def _is_last(rows: SnapshotRepository, beat: Beat) -> bool:
+    """Whether no beat was numbered after this one. Our signature alone does not tell: a replica
+    that lagged when it took over holds what was ours, with keys that were revoked since."""
+    last = await rows.last_version()
+    if beat.version != last:
+        log.error("what is published is not the last", version=beat.version, last=last)
+    return beat.version == last
 
 
 def _name_oversized(entries: dict[str, bytes]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,6 +11,7 @@ from prefill_fleet.names import BEAT_KEY, CHANGED_CHANNEL, ROLL_KEY, tenant_key
 from prefill_fleet.snapshot import (
     MAX_BEAT_BYTES,
     MAX_ROLL_BYTES,
+    VALID_MS,
     Beat,
     Roll,
     digest_of,
@@ -25,6 +26,10 @@ from redis.asyncio import Redis
 log = structlog.get_logger()
 BATCH = 50
 KEEP_SECONDS = 24 * 3600  # of what is published; nobody may use it after 60 s anyway
+LINGER_SECONDS = VALID_MS // 1000  # of an entry: no roll that names it holds for longer
+SCAN_KEYS = 1000  # at once, a fraction of a millisecond of the server's
+WRONG_TYPE = "WRONGTYPE"
+_PREFIX_BYTES = len(tenant_key(""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +48,13 @@ class SnapshotStore:
 
     async def beat(self) -> Beat | None:
         """The published beat; None when there is none, or none of ours."""
-        data = await self._read(BEAT_KEY, MAX_BEAT_BYTES)
-        if not data:
-            return None
-        try:
-            return open_beat(self._key.public_bytes, data)
-        except WireError as error:
-            log.error("published beat", reason=error.message)
-            return None
+        (signed,) = await self._read((BEAT_KEY, MAX_BEAT_BYTES))
+        return self._opened(signed)
 
     async def held(self) -> Held | None:
-        """Beat and roll; None when either is absent or not ours."""
-        beat = await self.beat()
-        data = await self._read(ROLL_KEY, MAX_ROLL_BYTES) if beat else b""
+        """Beat and roll of one moment; None when either is absent or not ours."""
+        signed, data = await self._read((BEAT_KEY, MAX_BEAT_BYTES), (ROLL_KEY, MAX_ROLL_BYTES))
+        beat = self._opened(signed)
         if beat is None or not data:
             return None
         try:
@@ -64,9 +63,27 @@ class SnapshotStore:
             log.error("published roll", reason=error.message)
             return None
 
-    async def _read(self, name: str, limit_bytes: int) -> bytes:
-        """At most one byte more than may be there: a longer value is refused by its digest."""
-        return cast(bytes, await self._redis.getrange(name, 0, limit_bytes))
+    def _opened(self, signed: bytes) -> Beat | None:
+        if not signed:
+            return None
+        try:
+            return open_beat(self._key.public_bytes, signed)
+        except WireError as error:
+            log.error("published beat", reason=error.message)
+            return None
+
+    async def _read(self, *values: tuple[str, int]) -> list[bytes]:
+        """What lies there at one moment, by name and limit: at most one byte more than may be
+        there, as a longer value is refused by its digest. What is no string is nothing: the next
+        write replaces it."""
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            for name, limit_bytes in values:
+                pipeline.getrange(name, 0, limit_bytes)
+            found = await pipeline.execute(raise_on_error=False)
+        for each in found:
+            if isinstance(each, Exception) and not str(each).startswith(WRONG_TYPE):
+                raise each
+        return [each if isinstance(each, bytes) else b"" for each in found]
 
     async def digests(self, tenants: Sequence[str]) -> Mapping[str, bytes]:
         """What the stored entries of these tenants are worth; an absent one is not in it."""
@@ -85,10 +102,26 @@ class SnapshotStore:
         await self._redis.set(BEAT_KEY, sign_beat(self._key, beat), ex=KEEP_SECONDS)
         return True
 
-    async def write(self, beat: Beat, roll: bytes, entries: Mapping[str, bytes]) -> None:
+    async def strays(self, named: Collection[str]) -> list[bytes]:
+        """Keys of entries of tenants that are not among `named`."""
+        found = self._redis.scan_iter(match=tenant_key("*"), count=SCAN_KEYS)
+        return without(named, [name async for name in found])
+
+    async def retire(self, strays: Sequence[bytes]) -> None:
+        """Take entries away that no roll names any more, once nobody may use one that did."""
+        for start in range(0, len(strays), BATCH):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for name in strays[start : start + BATCH]:
+                    pipeline.expire(name, LINGER_SECONDS)
+                await pipeline.execute()
+
+    async def write(
+        self, beat: Beat, roll: bytes, entries: Mapping[str, bytes], gone: Collection[str] = ()
+    ) -> None:
         """Entries some at a time, then roll and beat at once, then the word that there is
         something new. Who reads in between finds an entry that its roll does not name, keeps the
-        one it has, and looks again."""
+        one it has, and looks again. Entries of those who are gone stay for who just read the roll
+        before."""
         named = list(entries.items())
         for start in range(0, len(named), BATCH):
             async with self._redis.pipeline(transaction=False) as pipeline:
@@ -98,5 +131,12 @@ class SnapshotStore:
         async with self._redis.pipeline(transaction=True) as pipeline:
             pipeline.set(ROLL_KEY, roll)
             pipeline.set(BEAT_KEY, sign_beat(self._key, beat), ex=KEEP_SECONDS)
+            for tenant in gone:
+                pipeline.expire(tenant_key(tenant), LINGER_SECONDS)
             pipeline.publish(CHANGED_CHANNEL, str(beat.version))
             await pipeline.execute()
+
+
+def without(named: Collection[str], names: Sequence[bytes]) -> list[bytes]:
+    """Those of the entries' keys whose tenant is not among `named`."""
+    return [n for n in names if n[_PREFIX_BYTES:].decode(errors="replace") not in named]
