@@ -3,7 +3,7 @@
 from prefill_control.audit.models import AuditRow
 from prefill_control.datacenters.models import Datacenter, DatacenterPreference, Residency
 from prefill_control.keys.models import ApiKey
-from prefill_control.members.models import Member, MemberSession
+from prefill_control.members.models import Member, MemberSession, SignInTries
 from prefill_control.models.models import Model, ModelGrant, Price, PriceOverride
 from prefill_control.orm import Base
 from prefill_control.quotas.models import Limits
@@ -29,6 +29,7 @@ __all__ = [
     "RememberedAnswer",
     "RequestRecord",
     "Residency",
+    "SignInTries",
     "Tenant",
     "UsageHour",
     "metadata",

@@ -73,10 +73,14 @@ class MemberController(Controller):
         opt={NEEDS: Scope.MANAGE_MEMBERS},
     )
     async def set_password(
-        self, work: ThisWork, member_id: PathId, data: JSONBody[NewPassword]
+        self,
+        work: ThisWork,
+        pepper: NamedDependency[Pepper],
+        member_id: PathId,
+        data: JSONBody[NewPassword],
     ) -> Response[MemberView]:
         """Set a password; every session of the member ends."""
-        return answer(await service.set_password(work, member_id, data.password))
+        return answer(await service.set_password(work, pepper, member_id, data.password))
 
     @delete("/{member_id:str}", operation_id="deleteMember", opt={NEEDS: Scope.MANAGE_MEMBERS})
     async def remove(self, work: ThisWork, member_id: PathId) -> None:

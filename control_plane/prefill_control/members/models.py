@@ -11,7 +11,10 @@ from prefill_control.orm import Base, Created, OfTenant, Versioned
 
 
 class Member(Base, Created, OfTenant, Versioned):
-    """A person in one tenant. `password_hash` is argon2id, or empty: no password sign-in."""
+    """A person in one tenant. `password_hash` is argon2id, or empty: no password sign-in.
+
+    `failed_sign_ins` and `locked_until` tell people what `SignInTries` decided.
+    """
 
     __tablename__ = "members"
     __table_args__ = (
@@ -28,6 +31,21 @@ class Member(Base, Created, OfTenant, Versioned):
     role: Mapped[str]
     password_hash: Mapped[str] = mapped_column(server_default="")
     failed_sign_ins: Mapped[int] = mapped_column(server_default="0")
+    locked_until: Mapped[dt.datetime | None]
+
+
+class SignInTries(Base):
+    """Wrong passwords for one tenant and address, whether or not anybody has that address.
+
+    Nobody's row: a slot is found by an HMAC of both, and another address that falls into it takes
+    it over, so that strangers can fill the slots and no more than those.
+    """
+
+    __tablename__ = "sign_in_tries"
+
+    slot: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    proof: Mapped[str]
+    failures: Mapped[int] = mapped_column(server_default="0")
     locked_until: Mapped[dt.datetime | None]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import case, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from prefill_control.members.models import Member, MemberSession
+from prefill_control.members.models import Member, MemberSession, SignInTries
 from prefill_control.pages import Order, PageOf, PageRequest, page_of
 
 ORDER = Order(Member.created_at, Member.id)
@@ -21,6 +22,21 @@ async def find(session: AsyncSession, member_id: str) -> Member | None:
 async def by_email(session: AsyncSession, email: str) -> Member | None:
     """The member with this address in the transaction's tenant, locked: guesses queue up."""
     return await session.scalar(select(Member).where(Member.email == email).with_for_update())
+
+
+async def tries_in(session: AsyncSession, slot: int, proof: str) -> SignInTries:
+    """The wrong passwords counted for a proof, locked from the first on: guesses queue up."""
+    statement = insert(SignInTries).values(slot=slot, proof=proof, failures=0, locked_until=None)
+    same = SignInTries.proof == statement.excluded.proof
+    kept = {
+        "proof": statement.excluded.proof,
+        "failures": case((same, SignInTries.failures), else_=0),
+        "locked_until": case((same, SignInTries.locked_until)),
+    }
+    upsert = statement.on_conflict_do_update(index_elements=["slot"], set_=kept)
+    fresh = {"populate_existing": True}
+    found = await session.scalars(upsert.returning(SignInTries), execution_options=fresh)
+    return found.one()
 
 
 async def page(session: AsyncSession, role: str, asked: PageRequest) -> PageOf[Member]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from prefill_wire.ids import new_id
 
 from prefill_control.access.scopes import ROLE_SCOPES, Role
+from prefill_control.access.secrets import Pepper
 from prefill_control.audit.service import Change, picture, record
 from prefill_control.errors import ControlError, ProblemCode, invalid
 from prefill_control.etags import check_version
@@ -14,6 +15,7 @@ from prefill_control.members import repository
 from prefill_control.members.errors import last_owner, no_such_member
 from prefill_control.members.models import Member
 from prefill_control.members.passwords import hash_password
+from prefill_control.members.sign_in import tries_of, unlock
 from prefill_control.pages import PageOf, PageRequest
 from prefill_control.tenants.models import PLATFORM_TENANT
 from prefill_control.work import Work
@@ -93,13 +95,15 @@ async def remove(work: Work, member_id: str) -> None:
     record(work, Change("members.remove", "member", member_id, before, None), tenant_id)
 
 
-async def set_password(work: Work, member_id: str, password: str) -> Member:
+async def set_password(work: Work, pepper: Pepper, member_id: str, password: str) -> Member:
     """A new password ends every session and any lock."""
     member = await read(work, member_id)
     check_role(work, Role(member.role))
     before = picture(member)
-    member.password_hash = await hash_password(password)
-    member.failed_sign_ins, member.locked_until = 0, None
+    hashed = await hash_password(password)
+    # The lock before the member, as who signs in takes them: neither waits for the other for ever.
+    unlock(await tries_of(work, pepper, member.tenant_id, member.email), member)
+    member.password_hash = hashed
     await repository.end_sessions(work.session, member.id)
     await work.session.flush()
     change_ = Change("members.set_password", "member", member.id, before, picture(member))
