@@ -8,10 +8,14 @@ from hand_client import TOKENS
 from in_process_cloud import SPEEDS, Cloud
 from prefill_cloud import PrefillCloudError
 from prefill_data.errors import DataPlaneError
+from prefill_data.worker import sealer
 from prefill_data.worker.codecs import CodecWish, choose_codecs, measure_speeds
 from prefill_data.worker.sealer import cut
 from prefill_engine.engine import Piece
+from prefill_kernels.pack import ElementType, codec
 from prefill_kernels.pack.policy import POLICIES, StatePart, allowed, decodable
+from prefill_wire.buffers import StateBuffers
+from prefill_wire.chunks import ChunkHeader, KeyClass, Role
 from prefill_wire.codecs import Codec
 from prefill_wire.limits import MAX_CHUNK_BYTES
 from prefill_wire.status import StatusCode
@@ -191,3 +195,45 @@ def test_no_chunk_tears_a_row_or_a_matrix(kind, dtype, shape, heads):
         assert rows.nbytes == part.nbytes <= MAX_CHUNK_BYTES
         assert rows.shape[1:] == shape[1:]
         assert rows.flags.c_contiguous
+
+
+LAYERS = [
+    LayerState(0, TensorKind.LATENT_KV, Dtype.BFLOAT16, Layout.TOKEN_MAJOR, (576,), 1),
+    LayerState(0, TensorKind.LATENT_KV, Dtype.FLOAT32, Layout.TOKEN_MAJOR, (20,), 1),
+    LayerState(0, TensorKind.KV, Dtype.BFLOAT16, Layout.TOKEN_MAJOR, (2, 4, 64), 4),
+    LayerState(0, TensorKind.KV, Dtype.BFLOAT16, Layout.TOKEN_MAJOR, (16, 64), 16),
+    LayerState(0, TensorKind.RECURRENT, Dtype.FLOAT32, Layout.K_FIRST, (6, 32, 16), 6),
+    LayerState(0, TensorKind.RECURRENT, Dtype.FLOAT32, Layout.V_FIRST, (5, 24, 40), 5),
+    LayerState(0, TensorKind.CONV, Dtype.FLOAT32, Layout.CHANNEL_MAJOR, (5 * 300, 3), 5),
+]
+
+
+def carried(layer, code, tokens):
+    """A tensor's chunks as they were cut, and as decoded where the receiver puts them."""
+    spec = layer.spec(tokens)
+    whole = np.random.default_rng(0).standard_normal(spec.shape, np.float32)
+    whole = (whole.view("<u4") >> 16).astype("<u2") if spec.dtype is Dtype.BFLOAT16 else whole
+    buffers = StateBuffers([spec])
+    for part, rows in cut(Piece(spec, whole)):
+        element = ElementType(spec.dtype)
+        payload = codec(code.wire_name).encode(rows, element).payload
+        ranges = part.token_start, part.token_end, part.head_start, part.head_end
+        sizes = rows.nbytes, len(payload)
+        where = spec.layer, spec.kind, spec.dtype, spec.layout, code
+        header = ChunkHeader(0, Role.PIECE, KeyClass.STREAM, *where, *ranges, *sizes)
+        _, out = buffers.range_of(header)
+        assert out.shape == rows.shape == part.shape
+        codec(code.wire_name).decode(payload, element, out)
+        yield rows, out
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda each: f"{each.kind.name}-{each.row_shape}")
+@pytest.mark.parametrize("code", list(Codec), ids=lambda code: code.wire_name)
+def test_a_decoder_sees_the_shape_that_the_encoder_saw(layer, code, monkeypatch):
+    """Rows and matrices go by the shape of a chunk: both sides cut it alike, whatever its size."""
+    monkeypatch.setattr(sealer, "MAX_CHUNK_BYTES", 9_000)
+    chunks = list(carried(layer, code, 200))
+    assert len(chunks) > 1
+    for rows, out in chunks:
+        worst = np.abs(values(rows) - values(out)).max()
+        assert worst <= (1.0 if code.wire_name == "hadamard-int4" else 0.2)

@@ -60,7 +60,7 @@ class Decoder:
         self.good = codec(target.name).encode(block(1, target.element), target.element).payload
         dtype = np.dtype(target.element.numpy_name)
         self._guarded = np.full(ITEMS + 2 * GUARD_ITEMS, 7, dtype)
-        self._out = self._guarded[GUARD_ITEMS:-GUARD_ITEMS]
+        self._out = self._guarded[GUARD_ITEMS:-GUARD_ITEMS].reshape(SHAPE)
         self._guard = self._guarded[:GUARD_ITEMS].tobytes()
 
     def refuses(self, payload: bytes) -> bool:

@@ -79,7 +79,7 @@ class ByteRowCodec:
 
     def decode(self, payload: bytes, element: ElementType, out: np.ndarray) -> None:
         """Codes times the scales of their rows."""
-        width, scale, view = split_rows(payload, out.size)
+        width, scale, view = split_rows(payload, out)
         codes, library = np.frombuffer(view, np.uint8), kernels(out, element)
         if library is None:
             values = self.from_code(codes) * np.repeat(scale, width)[: out.size]

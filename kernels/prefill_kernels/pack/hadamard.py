@@ -12,6 +12,7 @@ from prefill_kernels.pack.element import ElementType, PackError
 from prefill_kernels.pack.encoded import Encoded
 from prefill_kernels.pack.fast import buffer, is_bf16, kernels
 from prefill_kernels.pack.rows import (
+    LARGEST,
     TOO_LARGE,
     as_rows,
     expect,
@@ -22,6 +23,7 @@ from prefill_kernels.pack.rows import (
     row_count,
     scales,
     widened,
+    within,
 )
 
 GROUP = 32  # elements in a line that are transformed together and share a scale of int4
@@ -76,15 +78,17 @@ class HadamardInt8Codec:
         scale = payload[_MATRIX.size : _MATRIX.size + scale_bytes].view(np.uint16)
         codes = payload[_MATRIX.size + scale_bytes :].view(np.int8)
         told = _encode_int8(block, element, (k, v), _Coded(scale, codes))
+        if not within(from_bf16(scale)):  # a sum over a matrix of large elements is larger yet
+            raise PackError(f"a scale is above {LARGEST}; send the block by a lossless codec")
         return Encoded(payload.tobytes(), measured(told.error, told.decoded_peak, element))
 
     def decode(self, payload: bytes, element: ElementType, out: np.ndarray) -> None:
         """Codes times scales, transformed back: the transform is its own inverse."""
         if len(payload) < _MATRIX.size:
             raise PackError(f"payload of {len(payload)} bytes, its head alone has {_MATRIX.size}")
-        k, v = _MATRIX.unpack_from(payload)
-        if (k, v) != (1, GROUP) and not {k, v} <= _SIDES:
-            raise PackError(f"a matrix of {k} x {v}, its sides are powers of two from 16 to 256")
+        found, (k, v) = _MATRIX.unpack_from(payload), _matrix(out.shape)
+        if found != (k, v):
+            raise PackError(f"a matrix of {found[0]} x {found[1]}, expected {k} x {v}")
         items = row_count(out.size, k * v) * k * v
         expect(len(payload), _MATRIX.size + 2 * (items // v) + items)
         view = memoryview(payload)[_MATRIX.size :]

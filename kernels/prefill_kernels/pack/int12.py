@@ -59,7 +59,7 @@ class Int12ZstdCodec:
 
     def decode(self, payload: bytes, element: ElementType, out: np.ndarray) -> None:
         """Codes times the scales of their rows."""
-        width = read_width(payload, _HEAD.size)
+        width = read_width(payload, _HEAD.size, out)
         _, method, size = _HEAD.unpack_from(payload)
         rows, half = row_count(out.size, width), (out.size + 1) // 2
         expect(len(payload), _HEAD.size + 2 * rows + size + half)

@@ -1,12 +1,15 @@
 """Elements as float32 rows, and the 16-bit scales of rows: what the lossy codecs share.
 
-A row is the last axis where that is at least 32 wide, else 64 elements in a line; a scale is a
-bfloat16 rounded up, so that no quotient exceeds the code's range.
+A row is the last axis where that is 32 to 65,536 wide, else 64 elements in a line; a scale is a
+bfloat16 rounded up, so that no quotient exceeds the code's range. A payload says the width of its
+rows, and a decoder takes no other than its target's: where the scales lie is not the sender's
+choice.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,7 +17,7 @@ from prefill_kernels.pack.element import ElementType, PackError
 
 SHORT_ROW, LINE = 32, 64
 WIDEST = 1 << 16
-WIDTH = struct.Struct("<I")  # heads a payload of rows: the decoder sees the target's size alone
+WIDTH = struct.Struct("<I")  # heads a payload of rows
 TINY = np.float32(1e-30)  # rows below this are zeros: their scale's inverse would overflow
 LARGEST = np.float32(1e30)  # beyond any state; keeps sums of products finite
 TOO_LARGE = f"the block holds Inf, NaN or more than {LARGEST}; send it by a lossless codec"
@@ -28,7 +31,7 @@ def widened(block: np.ndarray, element: ElementType) -> np.ndarray:
     flat = block.reshape(-1)
     if element is ElementType.BFLOAT16:
         flat = (flat.astype(np.uint32) << 16).view(np.float32)
-    if not (np.abs(flat) <= LARGEST).all():  # NaN compares false
+    if not within(flat):
         raise PackError(TOO_LARGE)
     return flat
 
@@ -53,9 +56,14 @@ def from_bf16(values: np.ndarray) -> np.ndarray:
 
 
 def row_width(block: np.ndarray) -> int:
-    """Elements that share a scale."""
-    width = block.shape[-1] if block.ndim else 1
-    return width if width >= SHORT_ROW else LINE
+    """Elements of a block, or of the target of a decode, that share a scale."""
+    return width_of(block.shape)
+
+
+def width_of(shape: Sequence[int]) -> int:
+    """The same, of an array of this shape."""
+    width = shape[-1] if shape else 1
+    return width if SHORT_ROW <= width <= WIDEST else LINE
 
 
 def row_count(items: int, width: int) -> int:
@@ -94,9 +102,14 @@ def read_scales(view: memoryview) -> np.ndarray:
     """float32 scales from a payload; negative, undefined and too large ones are refused."""
     bits = np.frombuffer(view, "<u2")
     scale = from_bf16(bits)
-    if (bits >> 15).any() or not (scale <= LARGEST).all():
+    if (bits >> 15).any() or not within(scale):
         raise PackError(f"a scale is negative, undefined or above {LARGEST}")
     return scale
+
+
+def within(values: np.ndarray) -> bool:
+    """Whether all of these are numbers that a decoder takes: an encoder asks of what it wrote."""
+    return bool((np.abs(values) <= LARGEST).all())  # NaN compares false
 
 
 def rounding_of_output(peak: float, element: ElementType) -> float:
@@ -104,21 +117,21 @@ def rounding_of_output(peak: float, element: ElementType) -> float:
     return peak * BF16_ROUNDING if element is ElementType.BFLOAT16 else 0.0
 
 
-def read_width(payload: bytes, head_bytes: int) -> int:
-    """The width that heads a payload, held to what a row can be."""
+def read_width(payload: bytes, head_bytes: int, out: np.ndarray) -> int:
+    """The width that heads a payload, held to that of the target's rows."""
     if len(payload) < head_bytes:
         raise PackError(f"payload of {len(payload)} bytes, its head alone has {head_bytes}")
-    width = int(WIDTH.unpack_from(payload)[0])
-    if not SHORT_ROW <= width <= WIDEST:
-        raise PackError(f"rows of {width} elements, not {SHORT_ROW} to {WIDEST}")
+    width, wanted = int(WIDTH.unpack_from(payload)[0]), row_width(out)
+    if width != wanted:
+        raise PackError(f"rows of {width} elements, expected {wanted}")
     return width
 
 
-def split_rows(payload: bytes, items: int) -> tuple[int, np.ndarray, memoryview]:
-    """Width, scales and one byte of code an item; every size is checked first."""
-    width = read_width(payload, WIDTH.size)
-    rows = row_count(items, width)
-    expect(len(payload), WIDTH.size + 2 * rows + items)
+def split_rows(payload: bytes, out: np.ndarray) -> tuple[int, np.ndarray, memoryview]:
+    """Width, scales and one byte of code an item of `out`; every size is checked first."""
+    width = read_width(payload, WIDTH.size, out)
+    rows = row_count(out.size, width)
+    expect(len(payload), WIDTH.size + 2 * rows + out.size)
     view = memoryview(payload)[WIDTH.size :]
     return width, read_scales(view[: 2 * rows]), view[2 * rows :]
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from prefill_kernels.pack import triton_kernels as kernels
 from prefill_kernels.pack.element import PackError
-from prefill_kernels.pack.rows import LARGEST, LINE, SHORT_ROW, TOO_LARGE, WIDEST, WIDTH, row_count
+from prefill_kernels.pack.rows import LARGEST, TOO_LARGE, WIDTH, row_count, width_of
 
 EXACT = {"enable_fp_fusion": False}  # a fused product would round codes otherwise than numpy
 
@@ -15,12 +15,10 @@ EXACT = {"enable_fp_fusion": False}  # a fused product would round codes otherwi
 def encode_int8_rows(values: Tensor) -> Tensor:
     """A float32 or bfloat16 tensor as a payload, uint8 on the same device; waits for the device.
 
-    Rows are the last axis where that is at least 32 wide, else 64 elements in a line. `PackError`
-    on Inf, NaN and what no scale holds.
+    Rows are those of `rows.width_of`. `PackError` on Inf, NaN and what no scale holds.
     """
     values = values.contiguous()
-    last = values.shape[-1] if values.ndim else 1
-    width = last if last >= SHORT_ROW else LINE
+    width = width_of(values.shape)
     items, rows = values.numel(), row_count(values.numel(), width)
     payload = torch.empty(WIDTH.size + 2 * rows + items, dtype=torch.uint8, device=values.device)
     head = bytearray(WIDTH.pack(width))
@@ -38,9 +36,10 @@ def encode_int8_rows(values: Tensor) -> Tensor:
 
 def decode_int8_rows(payload: Tensor, out: Tensor) -> None:
     """Write `out`, contiguous, from a payload on the same device whose head this reads."""
-    width = int.from_bytes(bytes(payload[: WIDTH.size].tolist()), "little")
-    if not SHORT_ROW <= width <= WIDEST:
-        raise PackError(f"rows of {width} elements, not {SHORT_ROW} to {WIDEST}")
+    found = int.from_bytes(bytes(payload[: WIDTH.size].tolist()), "little")
+    width = width_of(out.shape)
+    if found != width:
+        raise PackError(f"rows of {found} elements, expected {width}")
     rows = row_count(out.numel(), width)
     wanted = WIDTH.size + 2 * rows + out.numel()
     if payload.numel() != wanted or not out.is_contiguous():

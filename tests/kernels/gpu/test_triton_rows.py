@@ -60,3 +60,9 @@ def test_a_payload_of_another_size_or_with_a_broken_scale_is_refused(rows):
     payload[4:6] = 255
     with pytest.raises(PackError, match="a scale is negative"):
         rows.decode_int8_rows(payload, values)
+
+
+def test_rows_of_another_width_than_the_target_s_are_refused(rows):
+    payload = rows.encode_int8_rows(torch.ones(2, 64, device=DEVICE))
+    with pytest.raises(PackError, match="rows of 64 elements, expected 32"):
+        rows.decode_int8_rows(payload, torch.ones(4, 32, device=DEVICE))
