@@ -12,6 +12,7 @@ from typing import NamedTuple
 LARGEST_KEY_DIM = 256  # four tiles of 64 rows of the state in registers
 INPUTS = ("q", "k", "v", "g", "beta")
 WIDE, NARROW = "float32", "bfloat16"
+FLOATS = ("float64", WIDE, NARROW, "float16")
 
 
 class Backend(StrEnum):
@@ -130,10 +131,10 @@ RULES: dict[Backend, tuple[Rule, ...]] = {
         _ends_only,
         _no_gradients,
     ),
-    Backend.EAGER: (),
+    # on a GPU it is thousands of small launches, so nothing there runs it
+    Backend.EAGER: (_on("cpu"), _types(*FLOATS)),
 }
 ON_CPU = (Backend.NATIVE, Backend.EAGER)
-# Eager on a GPU is right and thousands of small launches slow: only who asks for it gets it.
 ON_GPU = (Backend.TRITON, Backend.FLA)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import pytest
 from prefill_kernels.dispatch import (
     Backend,
@@ -12,6 +15,7 @@ from prefill_kernels.dispatch import (
     verdict,
     verdicts,
 )
+from prefill_kernels.kda import device
 
 ALL = Installed(native=None, triton=None, fla=None)
 WIDE, NARROW = ("float32",) * 5, ("bfloat16",) * 3 + ("float32",) * 2
@@ -32,6 +36,8 @@ REFUSALS = [
     (Backend.FLA, CUDA._replace(dtypes=WIDE), ALL, "needs q bfloat16, got float32"),
     (Backend.FLA, CUDA._replace(key_dim=96), ALL, "needs K a power of two <= 256, got 96"),
     (Backend.FLA, CUDA._replace(inner_bounds=3), ALL, "at ends alone, 3 bounds are inside"),
+    (Backend.EAGER, CUDA, ALL, "needs cpu tensors, got cuda"),
+    (Backend.EAGER, CPU._replace(dtypes=("int64",) * 5), ALL, "or float16, got int64"),
 ]
 
 
@@ -42,10 +48,28 @@ def test_a_refusal_names_limit_and_find(backend, traits, installed, reason):
     assert reason in said
 
 
-def test_every_backend_but_eager_refuses_something_and_takes_its_own():
-    assert {refused for refused, *_ in REFUSALS} == set(Backend) - {Backend.EAGER}
+def test_every_backend_refuses_something_and_takes_its_own():
+    assert {refused for refused, *_ in REFUSALS} == set(Backend)
     assert [v.able for v in verdicts(CPU, ALL).values()] == [True, False, False, True]
-    assert [v.able for v in verdicts(CUDA, ALL).values()] == [False, True, True, True]
+    assert [v.able for v in verdicts(CUDA, ALL).values()] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("wanted", list(Backend))
+def test_what_is_approved_on_a_gpu_runs_there(monkeypatch, wanted):
+    """Refused by `dispatch` with a reason, or run: nothing is approved and then left undone."""
+    ran = []
+    monkeypatch.setattr(device, "traits_of", lambda inputs, ends, bounds: CUDA)
+    monkeypatch.setattr(device, "installed", lambda: ALL)
+    for name, function in (("triton_chunk", "triton_prefill"), ("fla_chunk", "fla_prefill")):
+        stand_in = ModuleType(name)
+        setattr(stand_in, function, lambda *inputs, name=name, **options: ran.append(name))
+        monkeypatch.setitem(sys.modules, f"prefill_kernels.kda.{name}", stand_in)
+    if verdict(wanted, CUDA, ALL).able:
+        device.prefill_on_device(None, [0, 1], None, (), wanted=wanted)
+        assert ran == [f"{wanted}_chunk"]
+        return
+    with pytest.raises(KdaRefused, match=f"{wanted}: needs cpu tensors, got cuda"):
+        device.prefill_on_device(None, [0, 1], None, (), wanted=wanted)
 
 
 def test_bfloat16_is_never_interpreted():

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from prefill_kernels.dispatch import Backend, Installed, KdaRefused, Traits, choose
-
-if TYPE_CHECKING:
-    from prefill_kernels.kda.fast import KdaInputs, KdaResult
+from prefill_kernels.kda.packed import KdaInputs, KdaResult
 
 REMEDY = "pip install --no-deps triton==3.9.0 (with fla: 'prefill-kernels[gpu]')"
 
@@ -65,4 +62,4 @@ def prefill_on_device(
         from prefill_kernels.kda.fla_chunk import fla_prefill
 
         return fla_prefill(inputs, starts, initial_states, bounds)
-    raise KdaRefused(f"{backend} runs on the CPU alone; move the tensors or ask for triton or fla")
+    raise KdaRefused(f"{backend} runs in `prefill_kda`, which asks nobody about CPU tensors")
