@@ -20,6 +20,7 @@ from prefill_data.limits.evaluate import (
     evaluate,
 )
 from prefill_data.limits.ledger import LEASE_US, Answer, Ask
+from prefill_data.limits.memory import QuotaMemory
 
 STOCK_SHARE = 16
 STOCK_US = 250_000  # demand of so long is held in stock
@@ -27,7 +28,6 @@ MEMORY_US = 500_000  # over which demand is measured
 IDLE_US = 1_000_000
 RENEW_US = LEASE_US // 3
 ASK_AGAIN_US = 5_000  # at the earliest, after an answer that brought too little
-MAX_TOLD = 100_000  # quotas whose account is remembered after they were used last; 0.3 KiB each
 UNKNOWN_US = {True: 50_000, False: 1_000_000}  # a place (True) may come free soon, a quota may not
 
 
@@ -39,6 +39,7 @@ class Slice:
     in_use:  places of running requests.
     waiting: units that somebody waits for now.
     left:    units that were left in the bucket when it was told last; negative: it never was.
+    spent:   of a quota, units spent or lent as told last.
     owed:    units of a quota that did not count in the end, to be given back.
     heat:    recent demand, decaying.
     """
@@ -47,6 +48,7 @@ class Slice:
     free: int = 0
     in_use: int = 0
     left: int = -1
+    spent: int = 0
     lease_until_us: int = 0
     told_at_us: int = 0
     retry_at_us: int = 0
@@ -60,8 +62,7 @@ class Slice:
         """As `evaluate` wants to know it; what a dead lease left is no longer there."""
         if now_us >= self.lease_until_us:
             self.free = 0
-        used = max(0, self.bucket.capacity - self.left - self.free) if self.left >= 0 else 0
-        return Standing(self.free, used, self.retry_at_us)
+        return Standing(self.free, max(0, self.spent - self.free), self.retry_at_us)
 
     def warm(self, cost: int, now_us: int) -> None:
         """Somebody wanted `cost` units."""
@@ -77,11 +78,10 @@ class Slice:
 
 @dataclass(slots=True)
 class SliceBook:
-    """All slices of one gateway. `told`: of quotas, units left and when their account began, for a
-    server that loses it."""
+    """All slices of one gateway, and what it remembers of quotas."""
 
     slices: dict[BucketId, Slice] = field(default_factory=dict)
-    told: dict[BucketId, tuple[int, int]] = field(default_factory=dict)
+    memory: QuotaMemory = field(default_factory=QuotaMemory)
 
     def decide(self, charges: Sequence[Charge], now_us: int) -> Allowed | Short | Refused:
         """Evaluate, and take the units when all of them are there."""
@@ -150,7 +150,8 @@ class SliceBook:
         return asks
 
     def asks_of_time(self, now_us: int) -> list[Ask]:
-        """Leases to be renewed, idle units to be given back; slices of nothing are forgotten."""
+        """Leases to be renewed, idle units to be given back, quotas to be told of again; slices of
+        nothing are forgotten."""
         asks = []
         for name, found in list(self.slices.items()):
             found.standing(now_us)
@@ -165,7 +166,8 @@ class SliceBook:
                 asks.append(self._ask(found, 0, 0, now_us, back))
             elif found.owed > 0 or (holds and now_us - found.told_at_us >= RENEW_US):
                 asks.append(self._ask(found, 0, 0, now_us))
-        return asks
+        due = (self._slice(bucket) for bucket in self.memory.due(now_us))
+        return asks + [self._ask(found, 0, 0, now_us) for found in due if not found.asking]
 
     def answered(self, ask: Ask, answer: Answer, now_us: int) -> None:
         """Take in what was lent; the lease counts from when it was asked for."""
@@ -174,7 +176,8 @@ class SliceBook:
         found.free = (found.free if now_us < found.lease_until_us else 0) + answer.granted
         found.left = answer.left
         if ask.bucket.is_quota and answer.born_us:
-            self._remember(ask.bucket.id, (answer.left, answer.born_us))
+            found.spent = answer.spent
+            self.memory.take(ask.bucket, answer, found.told_at_us, now_us)
         found.lease_until_us = found.told_at_us + LEASE_US
         if ask.least and answer.granted < ask.least:
             # A quota may be raised, a place may come free: nobody knows when.
@@ -182,13 +185,6 @@ class SliceBook:
             found.retry_at_us = now_us + max(wait_us, ASK_AGAIN_US)
         elif ask.want:
             found.retry_at_us = 0 if answer.granted else now_us + ASK_AGAIN_US
-
-    def _remember(self, name: BucketId, told: tuple[int, int]) -> None:
-        """The longest unused are forgotten first."""
-        self.told.pop(name, None)
-        self.told[name] = told
-        if len(self.told) > MAX_TOLD:
-            del self.told[next(iter(self.told))]
 
     def failed(self, ask: Ask) -> None:
         """No answer came: nobody knows whether something was lent, so nothing was."""
@@ -201,15 +197,20 @@ class SliceBook:
         back, found.owed = back + found.owed, 0
         want = max(want, found.waiting - found.free)  # an ask on its way holds up the next one
         keep = found.free + found.in_use
-        left, born_us = self.told.get(found.bucket.id, (-1, 0))
+        told, left = self.memory.told.get(found.bucket.id), found.left
+        if told is None:
+            return Ask(found.bucket, keep, back, want=want, least=least, known_left=left)
+        left = max(0, found.bucket.capacity - told.spent)  # whatever the quota was then
         return Ask(
-            found.bucket, keep, back, want=want, least=least, known_left=found.left,
-            told_left=left, told_born_us=born_us,
+            found.bucket, keep, back, want=want, least=least, known_left=left,
+            told=told.spent, told_born_us=told.born_us,
         )  # fmt: skip
 
     def _slice(self, bucket: Bucket) -> Slice:
         found = self.slices.get(bucket.id)
         if found is None:
-            found = self.slices[bucket.id] = Slice(bucket)
+            told = self.memory.told.get(bucket.id)
+            spent = told.spent if told is not None else 0
+            found = self.slices[bucket.id] = Slice(bucket, spent=spent)
         found.bucket = bucket  # its numbers may have changed
         return found

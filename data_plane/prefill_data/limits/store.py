@@ -65,7 +65,7 @@ def script_arguments(holder: str, ask: Ask, now_us: int) -> list[str | int]:
     keep_ms += max(0, bucket.ends_at_ms - now_us // 1000)
     kind = "lent" if bucket.lent else "quota" if bucket.is_quota else "rate"
     numbers = (bucket.per_second, bucket.capacity, bucket.scale, kind, LEASE_US, keep_ms)
-    told = (ask.told_left, ask.told_born_us)
+    told = (ask.told, ask.told_born_us)
     return [holder, *numbers, ask.keep, ask.back, ask.extra, ask.want, ask.least, *told]
 
 
@@ -123,7 +123,7 @@ class SurvivingStore:
         self._away = False
 
     async def _ask_redis(self, asks: Sequence[Ask]) -> list[Answer]:
-        told = [replace(ask, extra=max(0, self._extra[ask.bucket.id] - ask.keep)) for ask in asks]
+        told = [replace(ask, extra=self._extra.get(ask.bucket.id, 0)) for ask in asks]
         answers = await self._redis.ask(told)
         for ask in asks:
             self._extra.pop(ask.bucket.id, None)
@@ -139,7 +139,7 @@ class SurvivingStore:
             debt = max(0, share.capacity - left) * share.scale
             held = {self._holder: (ask.keep + ask.back, now_us + LEASE_US)}
             ledger = self._ledgers[ask.bucket.id] = Ledger(debt, now_us, held)
-        answer = ledger.ask(self._holder, replace(ask, bucket=share, told_left=-1), now_us)
+        answer = ledger.ask(self._holder, replace(ask, bucket=share, told=-1), now_us)
         if not ask.bucket.lent:
             self._extra[ask.bucket.id] += answer.granted
         return answer
