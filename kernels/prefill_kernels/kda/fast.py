@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,26 +12,9 @@ from torch import Tensor
 from prefill_kernels.dispatch import Backend, Installed, verdict
 from prefill_kernels.kda.chunk import chunk_kda
 from prefill_kernels.kda.device import prefill_on_device, traits_of
+from prefill_kernels.kda.packed import KdaInputs, KdaResult, check_cuts
 from prefill_kernels.native import native
 from prefill_kernels.native.library import KdaCall
-
-
-class KdaResult(NamedTuple):
-    """Outputs `[T, H, V]`, states `[N, H, K, V]` at the ends and `[M, H, K, V]` at the bounds."""
-
-    out: Tensor
-    states: Tensor
-    bound_states: Tensor
-
-
-class KdaInputs(NamedTuple):
-    """Packed tokens: q, k, g `[T, H, K]`, v `[T, H, V]`, beta `[T, H]`; as `naive_kda` has them."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    g: Tensor
-    beta: Tensor
 
 
 def refusal(inputs: KdaInputs) -> str | None:
@@ -70,14 +52,6 @@ def prefill_kda(
     run = _eager if refusal(inputs) else _native
     run(inputs, (starts, list(bounds)), KdaResult(out, states.contiguous(), at_bounds))
     return KdaResult(out, states, at_bounds)
-
-
-def check_cuts(starts: Sequence[int], length: int, bounds: Sequence[int]) -> None:
-    """`ValueError` unless starts ascend from 0 to `length`, and bounds within 1 to it."""
-    if starts[0] != 0 or starts[-1] != length or any(a >= b for a, b in pairwise(starts)):
-        raise ValueError(f"starts {list(starts)} do not ascend from 0 to {length}")
-    if any(a >= b for a, b in pairwise([0, *bounds])) or (bounds and bounds[-1] > length):
-        raise ValueError(f"bounds {list(bounds)} do not ascend within 1 to {length}")
 
 
 def _native(inputs: KdaInputs, cuts: tuple[list[int], list[int]], result: KdaResult) -> None:

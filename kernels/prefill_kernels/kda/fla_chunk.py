@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from prefill_kernels.kda.fast import KdaInputs, KdaResult
+from prefill_kernels.kda.packed import KdaInputs, KdaResult
 
 
 def fla_prefill(

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prefill_kernels.kda.fast import KdaInputs, prefill_kda
+from prefill_kernels.kda.fast import prefill_kda
+from prefill_kernels.kda.packed import KdaInputs
 from prefill_kernels.native import native
 from prefill_kernels.native.library import KdaLayer
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from prefill_kernels.kda import triton_kernels as kernels
-from prefill_kernels.kda.fast import KdaInputs, KdaResult, check_cuts
+from prefill_kernels.kda.packed import KdaInputs, KdaResult, check_cuts
 from prefill_kernels.kda.triton_plan import CHUNK_TOKENS, Run, cut, runs
 
 SCRATCH_BYTES = 1 << 30  # of one run; a head's chunk of K = V = 128 takes 164 KiB
