@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from prefill_wire.status import StatusCode
 
 from prefill_cloud.clock import Clock, Deadline
+from prefill_cloud.cloud import Cloud
 from prefill_cloud.decode.engine import DecodeEngine, Handle
 from prefill_cloud.decode.thread import EngineThread
 from prefill_cloud.download import PrefillProgress
@@ -21,9 +21,6 @@ from prefill_cloud.policy import Decision, Route, Situation, decide
 from prefill_cloud.quality import CodecPolicy, policy_of_answer
 from prefill_cloud.state import PrefilledState
 from prefill_cloud.timeline import Timeline
-
-if TYPE_CHECKING:
-    from prefill_cloud.client import AsyncClient
 
 _LEAST_SECONDS = 1e-3  # a time that is over is the cloud's failure, not a malformed request
 OnProgress = Callable[[PrefillProgress], None]
@@ -76,7 +73,7 @@ class Placement:
     """Prefills the prompts of one session."""
 
     def __init__(
-        self, client: AsyncClient | None, engine: DecodeEngine, thread: EngineThread, clock: Clock
+        self, client: Cloud | None, engine: DecodeEngine, thread: EngineThread, clock: Clock
     ) -> None:
         """Without a client every prompt is prefilled here."""
         self._client, self._engine, self._thread = client, engine, thread
@@ -124,7 +121,7 @@ class Placement:
         clients = None if self._client is None else self._client.codec_policy
         return policy_of_answer(wish.codec_policy, clients, repeatable=wish.repeatable)
 
-    def _decide(self, job: _Job, client: AsyncClient) -> Decision:
+    def _decide(self, job: _Job, client: Cloud) -> Decision:
         return decide(
             Situation(
                 prompt_tokens=len(job.tokens),
@@ -135,7 +132,7 @@ class Placement:
             )
         )
 
-    async def _in_the_cloud(self, job: _Job, client: AsyncClient, reason: str) -> Prefilled:
+    async def _in_the_cloud(self, job: _Job, client: Cloud, reason: str) -> Prefilled:
         wish, engine = job.wish, self._engine
         seconds = job.deadline.left_seconds() - job.reserve_seconds
         state = await client.prefill(

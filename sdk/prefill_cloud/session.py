@@ -11,6 +11,7 @@ import numpy as np
 from prefill_wire.status import StatusCode
 
 from prefill_cloud.clock import Clock
+from prefill_cloud.cloud import Cloud
 from prefill_cloud.decode.engine import DecodeEngine
 from prefill_cloud.decode.local import LocalEngine
 from prefill_cloud.decode.text import StopStrings, TextStream
@@ -31,8 +32,6 @@ from prefill_cloud.request import token_array
 if TYPE_CHECKING:
     from prefill_engine.engine import StepEngine
 
-    from prefill_cloud.client import AsyncClient
-
 
 class AsyncSession:
     """One engine's generations through one client; `client.session(engine)` makes it.
@@ -42,7 +41,7 @@ class AsyncSession:
 
     def __init__(
         self,
-        client: AsyncClient | None,
+        client: Cloud | None,
         engine: DecodeEngine | StepEngine,
         *,
         progress: bool = True,
