@@ -68,9 +68,9 @@ class Watched(SnapshotStore):
         super().__init__(client, CONTROL)
         self.written = []
 
-    async def write(self, beat, roll, entries, gone=()):
+    async def write(self, beat, roll, entries, **options):
         self.written.append(sorted(entries))
-        await super().write(beat, roll, entries, gone)
+        await super().write(beat, roll, entries, **options)
 
 
 class Desk:

@@ -18,7 +18,7 @@ from prefill_wire.errors import IntegrityError
 from prefill_wire.signing import SigningKey
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis as Client
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, WatchError
 
 CONTROL = SigningKey.from_seed(b"c" * 32)
 ROWS = """
@@ -177,3 +177,54 @@ async def test_a_roll_that_is_published_meanwhile_is_no_loss(scene, redis_server
         with pytest.raises(IntegrityError):  # two commands read what does not belong together
             open_roll(await scene.client.get(ROLL_KEY), beat.roll_digest)
         assert await scene.publisher.everybody() == ["ten_a", "ten_b", "ten_platform"]
+
+
+class FailedOver(SnapshotStore):
+    """Something happens just before the last write."""
+
+    def __init__(self, client, happens):
+        super().__init__(client, CONTROL)
+        self.happens = happens
+
+    async def _check_there(self, last, after):
+        await self.happens()
+        await super()._check_there(last, after)
+
+
+@pytest.mark.parametrize("call", [lambda p: p.renew(), lambda p: p.publish(["ten_b"])])
+async def test_nothing_is_written_on_what_came_back_meanwhile(scene, call):
+    await scene.publisher.publish()
+    before = await scene.content()
+    await execute(scene.urls, REVOKE)
+    await scene.publisher.publish(["ten_a"])
+    store = FailedOver(scene.client, lambda: scene.put_back(before))
+    with pytest.raises(WatchError):
+        await call(Publisher(scene.database, store, utc_now))
+    assert await scene.content() == before
+    await scene.publisher.renew()
+    gateway = Gateway(scene.gateway)
+    assert await gateway.revoked()
+    assert not gateway.state.behind
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    server = Redis(RedisPlan(tmp_path / "own"))
+    server.start()
+    yield server
+    server.destroy()
+
+
+async def test_no_roll_is_written_when_the_server_went_after_the_entries(own_server, database):
+    async with Client.from_url(own_server.url("control")) as client:
+
+        async def restart():
+            await asyncio.to_thread(own_server.stop)
+            await asyncio.to_thread(own_server.start)
+            await client.connection_pool.disconnect(inuse_connections=False)  # it connects anew
+
+        with pytest.raises(WatchError):
+            await Publisher(database, FailedOver(client, restart), utc_now).publish()
+        assert not await client.exists(BEAT_KEY, ROLL_KEY)
+        await Publisher(database, SnapshotStore(client, CONTROL), utc_now).renew()
+        assert await client.exists(BEAT_KEY, ROLL_KEY) == 2

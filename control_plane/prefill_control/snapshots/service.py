@@ -60,7 +60,8 @@ class Publisher:
             data = encode_part(roll)
             beat = await self._beat(rows, digest_of(data), found.beat if found else None)
             gone = found.roll.tenants.keys() - named.keys() if found else ()
-            await self._store.write(beat, data, entries, gone)
+            after = base.beat if base else None
+            await self._store.write(beat, data, entries, gone=gone, after=after)
             self._known = Held(beat, roll)
         log.info("published", version=beat.version, entries=len(entries))
         return beat
@@ -71,7 +72,7 @@ class Publisher:
             held = await self._store.beat()
             if held is not None and await _is_last(rows, held):
                 beat = await self._beat(rows, held.roll_digest, held)
-                if await self._store.renew(beat):
+                if await self._store.renew(beat, held):
                     return beat
         return await self.publish()
 

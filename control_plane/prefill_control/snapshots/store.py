@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import structlog
 from prefill_fleet.names import BEAT_KEY, CHANGED_CHANNEL, ROLL_KEY, tenant_key
@@ -22,12 +22,15 @@ from prefill_fleet.snapshot import (
 from prefill_wire.errors import WireError
 from prefill_wire.signing import SigningKey
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+from redis.exceptions import WatchError
 
 log = structlog.get_logger()
 BATCH = 50
 KEEP_SECONDS = 24 * 3600  # of what is published; nobody may use it after 60 s anyway
 LINGER_SECONDS = VALID_MS // 1000  # of an entry: no roll that names it holds for longer
 SCAN_KEYS = 1000  # at once, a fraction of a millisecond of the server's
+PINNED = "prefill:control:pinned"  # never written: who watches it learns that its server went
 WRONG_TYPE = "WRONGTYPE"
 _PREFIX_BYTES = len(tenant_key(""))
 
@@ -95,11 +98,16 @@ class SnapshotStore:
             found |= {tenant: digest_of(data) for tenant, data in pairs if data is not None}
         return found
 
-    async def renew(self, beat: Beat) -> bool:
-        """Only the beat; False when the roll is gone."""
-        if not await self._redis.exists(ROLL_KEY):
-            return False
-        await self._redis.set(BEAT_KEY, sign_beat(self._key, beat), ex=KEEP_SECONDS)
+    async def renew(self, beat: Beat, after: Beat | None = None) -> bool:
+        """Only the beat; False when the roll is gone. With `after` as in `write`."""
+        async with self._redis.pipeline(transaction=True) as last:
+            await last.watch(PINNED)
+            await self._check_there(last, after)
+            if not await last.exists(ROLL_KEY):
+                return False
+            last.multi()  # type: ignore[no-untyped-call]  # the client is half typed
+            last.set(BEAT_KEY, sign_beat(self._key, beat), ex=KEEP_SECONDS)
+            await last.execute()
         return True
 
     async def strays(self, named: Collection[str]) -> list[bytes]:
@@ -116,25 +124,47 @@ class SnapshotStore:
                 await pipeline.execute()
 
     async def write(
-        self, beat: Beat, roll: bytes, entries: Mapping[str, bytes], gone: Collection[str] = ()
+        self,
+        beat: Beat,
+        roll: bytes,
+        entries: Mapping[str, bytes],
+        *,
+        gone: Collection[str] = (),
+        after: Beat | None = None,
     ) -> None:
         """Entries some at a time, then roll and beat at once, then the word that there is
         something new. Who reads in between finds an entry that its roll does not name, keeps the
         one it has, and looks again. Entries of those who are gone stay for who just read the roll
-        before."""
-        named = list(entries.items())
-        for start in range(0, len(named), BATCH):
+        before.
+
+        `after`: the beat that the rest of the roll was taken from. WatchError when it is no longer
+        there, or when the server went meanwhile: the one that answers now may lack it all.
+        """
+        async with self._redis.pipeline(transaction=True) as last:
+            await last.watch(PINNED)
+            await self._write_entries(list(entries.items()))
+            await self._check_there(last, after)
+            last.multi()  # type: ignore[no-untyped-call]  # the client is half typed
+            last.set(ROLL_KEY, roll)
+            last.set(BEAT_KEY, sign_beat(self._key, beat), ex=KEEP_SECONDS)
+            for tenant in gone:
+                last.expire(tenant_key(tenant), LINGER_SECONDS)
+            last.publish(CHANGED_CHANNEL, str(beat.version))
+            await last.execute()
+
+    async def _write_entries(self, entries: Sequence[tuple[str, bytes]]) -> None:
+        for start in range(0, len(entries), BATCH):
             async with self._redis.pipeline(transaction=False) as pipeline:
-                for tenant, data in named[start : start + BATCH]:
+                for tenant, data in entries[start : start + BATCH]:
                     pipeline.set(tenant_key(tenant), data)
                 await pipeline.execute()
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.set(ROLL_KEY, roll)
-            pipeline.set(BEAT_KEY, sign_beat(self._key, beat), ex=KEEP_SECONDS)
-            for tenant in gone:
-                pipeline.expire(tenant_key(tenant), LINGER_SECONDS)
-            pipeline.publish(CHANGED_CHANNEL, str(beat.version))
-            await pipeline.execute()
+
+    async def _check_there(self, last: Pipeline, after: Beat | None) -> None:
+        """WatchError unless this beat (None: any) is there."""
+        if after is not None:
+            found = await cast(Any, last).getrange(BEAT_KEY, 0, MAX_BEAT_BYTES)
+            if self._opened(found) != after:
+                raise WatchError(f"beat {after.version} is no longer there")
 
 
 def without(named: Collection[str], names: Sequence[bytes]) -> list[bytes]:

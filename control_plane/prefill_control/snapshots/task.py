@@ -53,7 +53,9 @@ class Dirty:
 
 
 async def keep_published(publisher: Publisher, database_url: str) -> None:
-    """Runs until it is cancelled; whatever is away now is tried again, and named in the log."""
+    """Runs until it is cancelled; whatever is away now is tried again, and named in the log. So is
+    what nobody expected, such as a Redis that answers nonsense: without this task gateways would
+    let nobody in after 60 s, and nobody would know why."""
     while True:
         try:
             async with AsyncExitStack() as stack:
@@ -62,7 +64,10 @@ async def keep_published(publisher: Publisher, database_url: str) -> None:
                 await _publish_until(lost, publisher, dirty)
         except AWAY as error:
             log.warning("snapshots are not published", reason=f"{type(error).__name__}: {error}")
-            await asyncio.sleep(AGAIN_SECONDS)
+        except Exception as error:
+            log.error("snapshots are not published", exc_info=error)
+        _end_if_cancelled()
+        await asyncio.sleep(AGAIN_SECONDS)
 
 
 async def _listen(stack: AsyncExitStack, database_url: str, dirty: Dirty) -> asyncio.Event:
@@ -95,9 +100,18 @@ async def _publish_until(lost: asyncio.Event, publisher: Publisher, dirty: Dirty
             await publisher.publish(dirty.take())
         else:
             await publisher.renew()
+        _end_if_cancelled()
         if loop.time() >= step_at:
             _note(dirty, await patrol.step())
             step_at = loop.time() + RENEW_SECONDS
+
+
+def _end_if_cancelled() -> None:
+    """Python 3.11's `wait_for`, in which redis-py sends, returns what has just come and forgets
+    that the task was cancelled meanwhile; the task itself does not."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _note(dirty: Dirty, found: Collection[str] | None) -> None:
