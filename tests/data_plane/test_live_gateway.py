@@ -12,6 +12,7 @@ from in_process_cloud import CONTROL, KEYS, Cloud
 from prefill_control.snapshots.store import SnapshotStore
 from prefill_data.errors import SettingsError
 from prefill_data.gateway.live import go_live
+from prefill_data.limits.kept import QUOTA_FILE
 from prefill_data.metering.record import BilledAttempt, amount_micros
 from prefill_data.settings import ControlLink
 from prefill_fleet.snapshot import (
@@ -67,6 +68,7 @@ class LiveCloud:
 
     def __init__(self, cloud, control):
         self.cloud, self.store, self.version = cloud, SnapshotStore(control, CONTROL), 0
+        self.control = control
 
     async def publish(self, *entries, restricted=False, prices=((0, LIST_RATES),)):
         spans = tuple(PriceSpan(valid_from_ms=at, rates=rates) for at, rates in prices)
@@ -93,6 +95,11 @@ class LiveCloud:
         limiter.turn()
         await limiter.settle()
         limiter.book.slices.clear()
+
+    async def lose_limits(self):
+        """What Redis holds of limits is gone."""
+        names = [name async for name in self.control.scan_iter("prefill:limits:*")]
+        assert await self.control.delete(*names) > 0
 
     async def billed(self, key="idem"):
         """A request all the way; what the spool says of it."""
@@ -209,6 +216,27 @@ async def test_a_quota_counts_what_was_billed_and_gives_back_what_was_not(live):
     await live.billed("three")
     async with refused(S.QUOTA_EXCEEDED):
         await live.customer("four").open()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_gateway_that_starts_after_redis_lost_its_data_knows_the_quota(live, kept):
+    """From its own folder; the twin, without it: the whole quota is there again."""
+    tenant = entry("acme", limits=LimitNumbers(day_tokens_hard=2 * N))
+    await live.publish(tenant)
+    await live.billed("one")
+    await live.settle_limits()
+    await live.cloud.stop_gateway()
+    await live.lose_limits()
+    if not kept:
+        (live.cloud.gateway_settings.spool_dir / QUOTA_FILE).unlink()
+    await live.cloud.start_gateway()
+    await live.publish(tenant)
+    await live.billed("two")
+    if kept:
+        async with refused(S.QUOTA_EXCEEDED):
+            await live.customer("three").open()
+    else:
+        await live.billed("three")
 
 
 async def test_a_place_is_free_again_when_its_request_ends(live):

@@ -135,6 +135,8 @@ def tasks_of(settings: GatewaySettings, parts: GatewayParts) -> list[Coroutine[A
     tasks = [parts.fleet.watch(), sweep(parts, now_ms), parts.live.limiter.run()]
     if parts.live.feed is not None:
         tasks.append(parts.live.feed.watch())
+    if parts.live.kept is not None:
+        tasks.append(parts.live.kept.run())
     if parts.shipper is not None:
         tasks.append(parts.shipper.run())
     herald = gateway_herald(settings, parts, now_ms)

@@ -14,6 +14,7 @@ from prefill_data.gateway.callers import KeyFileSource, KeySource
 from prefill_data.gateway.keys import KeyFile
 from prefill_data.gateway.snapshot_feed import SnapshotFeed
 from prefill_data.gateway.snapshots import SnapshotKeys, SnapshotState
+from prefill_data.limits.kept import KeptQuotas
 from prefill_data.limits.limiter import Limiter
 from prefill_data.limits.store import LocalStore, RedisStore, SurvivingStore
 from prefill_data.redis_client import connect
@@ -24,16 +25,19 @@ Clock = Callable[[], int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """`feed` and `redis` are None for a gateway that stands alone."""
+    """`feed`, `redis` and `kept` are None for a gateway that stands alone."""
 
     keys: KeySource
     limiter: Limiter
     feed: SnapshotFeed | None = None
     redis: Redis | None = None
+    kept: KeptQuotas | None = None
 
     async def close(self) -> None:
-        """Give up the connections."""
+        """Keep what is known of quotas, give up the connections."""
         await self.limiter.settle()
+        if self.kept is not None:
+            await self.kept.save()
         if self.redis is not None:
             await self.redis.aclose()
 
@@ -55,11 +59,15 @@ def go_live(settings: GatewaySettings, registry: CollectorRegistry, now_ms: Cloc
     state = SnapshotState()
     lender = RedisStore(redis, settings.gateway_id, steady)
     store = SurvivingStore(lender, settings.gateway_id, link.gateways, steady)
+    limiter = Limiter(store, steady)
+    kept = KeptQuotas(settings.spool_dir, limiter.book.memory)
+    kept.recall()
     return Live(
         keys=SnapshotKeys(state, link.api_key_pepper, now_ms),
-        limiter=Limiter(store, steady),
+        limiter=limiter,
         feed=SnapshotFeed(redis, settings.control_public_key, state, registry),
         redis=redis,
+        kept=kept,
     )
 
 

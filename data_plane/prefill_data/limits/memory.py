@@ -31,11 +31,12 @@ class Told(NamedTuple):
 @dataclass(slots=True)
 class QuotaMemory:
     """The quotas of one gateway, the longest untold first. What was told before `doubted_us` may be
-    of accounts that are lost."""
+    of accounts that are lost. `changes` counts what was told that was not known."""
 
     told: dict[BucketId, Told] = field(default_factory=dict)
     doubted_us: int = 0
     look_at_us: int = 0
+    changes: int = 0
 
     def take(self, bucket: Bucket, answer: Answer, at_us: int, now_us: int) -> None:
         """What was asked for at `at_us` was answered; the longest untold are forgotten first."""
@@ -43,7 +44,8 @@ class QuotaMemory:
         # Each loss is seen once: what was told of before it is doubted already.
         if known is not None and known.born_us != answer.born_us and known.at_us >= self.doubted_us:
             self.doubted_us = now_us
-        self.told[bucket.id] = Told(bucket, answer.spent, answer.born_us, at_us)
+        told = self.told[bucket.id] = Told(bucket, answer.spent, answer.born_us, at_us)
+        self.changes += known is None or known[1:3] != told[1:3]
         if len(self.told) > MAX_TOLD:
             del self.told[next(iter(self.told))]
 
