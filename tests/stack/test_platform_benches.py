@@ -7,14 +7,18 @@ from dataclasses import replace
 
 import pytest
 from prefill_cloud import PrefillCloudError
+from prefill_stack import cli
 from prefill_stack.benches import gateway, names
 from prefill_stack.benches import recovery as recovery_bench
+from prefill_stack.benches import up as up_bench
+from prefill_stack.errors import ProcessFailed
 from prefill_stack.load.crowd import CrowdPlan
 from prefill_stack.load.http import Lines, Refused, request
 from prefill_stack.load.open_loop import Measured, Offered, closed_loop, open_loop
 from prefill_stack.load.over_grant import BURST, Hammered
 from prefill_stack.load.recovery import recovery
 from prefill_stack.platform.keeper import Keeper, Kept
+from prefill_stack.services.redis import Redis, RedisPlan
 from prefill_wire.status import StatusCode
 
 
@@ -95,6 +99,37 @@ async def test_a_recovery_lasts_until_what_was_killed_serves_again():
     finally:
         other.process.kill()
         other.process.wait()
+
+
+def test_a_bench_whose_start_fails_leaves_no_service_s_home(monkeypatch):
+    made = []
+
+    def fails(folder):
+        made.append(Redis(RedisPlan(folder / "redis"))._home)
+        raise ProcessFailed("no memory", "make room")
+
+    monkeypatch.setattr(up_bench, "_start", fails)
+    with pytest.raises(ProcessFailed):
+        up_bench.run()
+    assert [home.exists() for home in made] == [False]
+
+
+def test_a_bench_that_is_terminated_ends_as_by_ctrl_c(monkeypatch):
+    ended = []
+
+    def measured():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            ended.append(True)
+
+    monkeypatch.setattr("prefill_stack.benches.load", lambda name: measured)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert cli.run(["bench", "codec", "--json"]) == cli.INTERRUPTED_EXIT_CODE
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended == [True]
 
 
 @pytest.mark.nightly

@@ -12,7 +12,8 @@ import psutil
 import pytest
 import redis
 from prefill_stack.errors import ProcessFailed
-from prefill_stack.services.account import Account, can_enter, service_account
+from prefill_stack.services import account
+from prefill_stack.services.account import Account, can_enter, remove_homes, service_account
 from prefill_stack.services.postgres import Postgres, PostgresPlan
 from prefill_stack.services.redis import Redis, RedisPlan
 
@@ -179,3 +180,19 @@ def test_reach_is_seen_folder_by_folder(tmp_path):
     assert not can_enter(closed / "open", stranger)
     assert can_enter(closed / "open", Account("self", os.geteuid(), os.getegid())) or os.geteuid()
     assert can_enter(closed.parent.parents[-1], stranger)
+
+
+def test_the_homes_of_a_folder_are_removed_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(account, "ROOT_STATE", state := tmp_path / "state")
+    labels = {"gone/a/postgres": "0123456789abcdef", "gone/redis": "a" * 16, "kept/redis": "b" * 16,
+              "gone/b/redis": "/../../kept"}  # fmt: skip
+    for place, label in labels.items():
+        folder = (tmp_path / place).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{place}.id").write_text(label)
+    homes = [state / "postgres-0123456789abcdef", state / f"redis-{'a' * 16}"]
+    for home in (*homes, kept := state / f"redis-{'b' * 16}"):
+        (home / "data").mkdir(parents=True)
+    remove_homes(tmp_path / "gone")
+    assert [home.exists() for home in (*homes, kept)] == [False, False, True]
+    assert (tmp_path / "kept").exists()

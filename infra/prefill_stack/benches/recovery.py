@@ -24,6 +24,7 @@ def run() -> dict[str, object]:
     from prefill_stack.platform.keeper import Keeper
     from prefill_stack.platform.plan import PlatformPlan
     from prefill_stack.platform.run import PlatformStart
+    from prefill_stack.services.account import remove_homes
     from prefill_stack.supervisor import Supervisor
 
     keeper = Keeper(say=lambda line: None)
@@ -38,6 +39,7 @@ def run() -> dict[str, object]:
             found = asyncio.run(_recoveries(platform, keeper))
         finally:
             keeper.destroy()
+            remove_homes(Path(name))  # of what did not even start
     return {**found, "limit_seconds": LIMIT_SECONDS, **neighbours()}
 
 

@@ -15,14 +15,17 @@ COLD_LIMIT_SECONDS = 15.0
 def run() -> dict[str, object]:
     """Both starts, with the seconds that each part took; stopping is timed beside."""
     from prefill_stack.load.open_loop import neighbours
+    from prefill_stack.services.account import remove_homes
 
     with tempfile.TemporaryDirectory(prefix="prefill-bench-up-") as name:
         folder = Path(name)
         before = _cpu_seconds()
-        cold, cold_parts, stop = _start(folder)
-        cpu_seconds = _cpu_seconds() - before
-        warm, _, _ = _start(folder)
-        _remove(folder)
+        try:
+            cold, cold_parts, stop = _start(folder)
+            cpu_seconds = _cpu_seconds() - before
+            warm, _, _ = _start(folder)
+        finally:
+            remove_homes(folder)
     return {
         "cold_seconds": cold,
         "with_data_seconds": warm,
@@ -64,12 +67,3 @@ def _cpu_seconds() -> float:
     """Computed so far by this process and by those that it has reaped."""
     each = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in each)
-
-
-def _remove(folder: Path) -> None:
-    """What services of another user keep elsewhere."""
-    from prefill_stack.services.postgres import Postgres, PostgresPlan
-    from prefill_stack.services.redis import Redis, RedisPlan
-
-    Postgres(PostgresPlan(folder / "postgres")).destroy()
-    Redis(RedisPlan(folder / "redis")).destroy()

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from prefill_stack.commands.up import stop_on_terminate
 from prefill_stack.console import people, print_json, quiet_libraries
 from prefill_stack.errors import NotConfigured
 
@@ -31,6 +32,7 @@ def bench(
         return
     if name not in known:
         raise NotConfigured(f"no bench is called {name!r}", f"known: {', '.join(known)}")
+    stop_on_terminate()
     with people(quiet=as_json).status(f"bench {name}"):
         result = {"bench": name, "hardware": hardware(), **_measure(name, device)()}
     if as_json:

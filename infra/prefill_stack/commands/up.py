@@ -28,7 +28,7 @@ DEFAULT_DIRECTORY = Path(".prefill")
 
 
 def stop_on_terminate() -> None:
-    """SIGTERM ends `up` the way Ctrl-C does, so that children are stopped in order."""
+    """SIGTERM ends a command as Ctrl-C does: children are stopped in order, their data removed."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

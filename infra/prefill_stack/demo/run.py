@@ -23,6 +23,7 @@ from prefill_stack.platform.keeper import Keeper
 from prefill_stack.platform.plan import PLACES, PlatformPlan
 from prefill_stack.platform.platform import Platform
 from prefill_stack.platform.run import PlatformStart
+from prefill_stack.services.account import remove_homes
 from prefill_stack.supervisor import Supervisor
 
 TENANTS = ("amber", "birch")
@@ -176,5 +177,6 @@ def run_demo(say: Say) -> DemoResult:
             asyncio.run(play(stage, result, say))
         finally:
             keeper.destroy()
+            remove_homes(folder)  # of what did not even start
     result.wall_seconds = round(time.perf_counter() - started, 2)
     return result

@@ -7,6 +7,7 @@ of the binaries then lie under `/var/lib/prefill-cloud`.
 
 import os
 import pwd
+import re
 import secrets
 import shutil
 import stat
@@ -18,6 +19,8 @@ from prefill_stack.errors import NotConfigured
 
 ROOT_STATE = Path("/var/lib/prefill-cloud")
 CANDIDATES = ("postgres", "nobody")
+LABEL_BYTES = 8
+LABEL = re.compile(rf"[0-9a-f]{{{2 * LABEL_BYTES}}}")
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,20 @@ def private_home(directory: Path, account: Account, name: str) -> Path:
     label = directory / f"{name}.id"
     if not label.exists():
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        label.write_text(secrets.token_hex(8), encoding="ascii")
+        label.write_text(secrets.token_hex(LABEL_BYTES), encoding="ascii")
     home = _root_state() / f"{name}-{label.read_text(encoding='ascii')}"
     home.mkdir(mode=0o700, exist_ok=True)
     os.chown(home, account.uid, account.gid)
     home.chmod(0o700)
     return home
+
+
+def remove_homes(directory: Path) -> None:
+    """Remove what services of folders below `directory` keep elsewhere; none of them runs now."""
+    for label in directory.rglob("*.id"):
+        name = label.read_text(encoding="ascii", errors="replace")
+        if label.stem.isidentifier() and LABEL.fullmatch(name):
+            shutil.rmtree(ROOT_STATE / f"{label.stem}-{name}", ignore_errors=True)
 
 
 def _root_state() -> Path:
