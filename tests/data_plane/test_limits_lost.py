@@ -373,3 +373,13 @@ def test_what_is_lent_without_redis_counts_beside_what_is_held_from_before(spent
         return answer.spent
 
     assert run_virtually(run()) == counted
+
+
+def test_a_look_at_a_quota_in_use_asks_by_its_number_of_now():
+    book, was, now = SliceBook(), quota(1000), quota(500)
+    book.memory.take(was.bucket, Answer(0, 300, 0, 1, 700), START_US, START_US)
+    assert [ask.bucket for ask in book.asks_of_time(START_US)] == [was.bucket]  # the twin: idle
+    book.slices.clear()
+    book.decide([now], START_US + LOOK_US)
+    (ask,) = book.asks_of_time(START_US + LOOK_US)
+    assert ask.bucket == now.bucket

@@ -166,7 +166,7 @@ class SliceBook:
                 asks.append(self._ask(found, 0, 0, now_us, back))
             elif found.owed > 0 or (holds and now_us - found.told_at_us >= RENEW_US):
                 asks.append(self._ask(found, 0, 0, now_us))
-        due = (self._slice(bucket) for bucket in self.memory.due(now_us))
+        due = (self.slices.get(b.id) or self._slice(b) for b in self.memory.due(now_us))
         return asks + [self._ask(found, 0, 0, now_us) for found in due if not found.asking]
 
     def answered(self, ask: Ask, answer: Answer, now_us: int) -> None:
