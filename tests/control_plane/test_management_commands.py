@@ -253,7 +253,7 @@ def prices_and_routes(operator, admin):
                  "--model", "priced")  # fmt: skip
     rates = ("--input-miss-micros", "2000000", "--input-hit-micros", "500000", "--valid-from", FROM)
     operator.run("prices", "create", "priced", *rates)
-    assert "2.00" in admin.run("prices", "list", "--model", "priced").stdout
+    assert "2.00 USD" in admin.run("prices", "list", "--model", "priced").stdout
     quoted = admin.json("prices", "quote", "priced", "1000", "--cached-tokens", "400")
     assert (quoted["amount_micros"], quoted["bound_micros"]) == (1400, 2000)
     assert "0.0014" in admin.run("prices", "quote", "priced", "1000", "--cached-tokens",
@@ -275,7 +275,7 @@ def what_happened(operator, admin):
     operator.served.do(api.client.post("/internal/receipts", json=body, headers=FLEET))
     (row,) = admin.json("usage", "show", "--by", "model", "--by", "day")["items"]
     assert (row["group"], row["amount_micros"]) == ({"model": "kimi", "day": "2026-03-01"}, 77)
-    assert "0.000077" in admin.run("usage", "show", "--by", "model").stdout
+    assert "0.000077 USD" in admin.run("usage", "show", "--by", "model").stdout
     assert made.receipt_id in admin.run("usage", "receipts").stdout
     assert (
         made.request_id in admin.run("usage", "requests", "--until", "2030-01-01T00:00:00Z").stdout

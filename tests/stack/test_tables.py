@@ -1,7 +1,15 @@
 """Tables of many objects fit the terminal with every id whole; amounts name their currency."""
 
+import msgspec
 import pytest
-from prefill_stack.commands.showing import fitting, show_rows, title_of
+from prefill_stack.commands.showing import (
+    as_rows,
+    facts_table,
+    fitting,
+    show_rows,
+    show_table,
+    title_of,
+)
 
 ID, OTHER = "key_6whea2mz4anxdpf4330r7cknzw", "ten_6jnsnsba8x0emj68jjsse3pe69"
 COLUMNS = ["id", "tenant_id", "name", "state", "created_at"]
@@ -36,9 +44,26 @@ def test_a_time_is_never_broken_and_words_are_never_cut():
 def test_no_rows_are_a_table_too(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     show_rows(["id", "amount_micros"], [])
-    assert "amount USD" in capsys.readouterr().out
+    assert "amount" in capsys.readouterr().out
 
 
-def test_amounts_name_their_currency():
-    assert title_of("input_miss_micros") == "input miss USD"
-    assert title_of("token_count") == "token count"
+class Charged(msgspec.Struct):
+    amount_micros: int
+    currency: str
+
+
+class Cap(msgspec.Struct):
+    max_price_micros: int | None
+
+
+def test_amounts_name_the_currency_that_was_told_with_them():
+    rows = [Charged(1_500_000, "USD"), Charged(2_000_000, "EUR")]
+    assert as_rows(rows, ["amount_micros"]) == [["1.50 USD"], ["2.00 EUR"]]
+    assert as_rows([Cap(7), Cap(None)], ["max_price_micros"]) == [["0.000007"], ["-"]]  # none told
+    assert [title_of("input_miss_micros"), title_of("token_count")] == ["input miss", "token count"]
+
+
+def test_one_object_names_it_too(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    show_table(facts_table(Charged(1_500_000, "EUR")))
+    assert "1.50 EUR" in capsys.readouterr().out

@@ -19,7 +19,6 @@ MICROS = 1_000_000
 MONEY_SUFFIX = "_micros"
 LEAST_DECIMALS = 2
 UNBOUNDED_COLUMNS = 4096
-CURRENCY = "USD"  # what the platform prices in
 NUMBERS = (MONEY_SUFFIX, "tokens", "_bytes", "_count", "_ms", "requests")
 TIMES = ("_at", "_from", "_until", "at")
 EDGE = 3  # what a cell costs besides its text: a blank on both sides and a rule
@@ -34,17 +33,16 @@ def money(micros: int) -> str:
 
 
 def title_of(name: str) -> str:
-    """A field's name for people; an amount names its currency."""
-    words = name.removesuffix(MONEY_SUFFIX).replace("_", " ")
-    return f"{words} {CURRENCY}" if name.endswith(MONEY_SUFFIX) else words
+    """A field's name for people."""
+    return name.removesuffix(MONEY_SUFFIX).replace("_", " ")
 
 
-def text_of(name: str, value: Any) -> str:
-    """A field's value for people."""
+def text_of(name: str, value: Any, currency: str = "") -> str:
+    """A field's value for people; an amount names the currency that the API told with it."""
     if value is None or value == "":
         return "-"
     if name.endswith(MONEY_SUFFIX):
-        return money(value)
+        return f"{money(value)} {currency}".rstrip()
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -60,7 +58,12 @@ def text_of(name: str, value: Any) -> str:
 
 def as_rows(items: "Sequence[Struct]", columns: Sequence[str]) -> list[list[str]]:
     """The cells of a table."""
-    return [[text_of(name, getattr(item, name)) for name in columns] for item in items]
+    return [[_text_in(item, name) for name in columns] for item in items]
+
+
+def _text_in(view: "Struct", name: str) -> str:
+    """A field of an object for people."""
+    return text_of(name, getattr(view, name), getattr(view, "currency", ""))
 
 
 def show_table(table: Table) -> None:
@@ -133,7 +136,7 @@ def _facts(view: "Struct") -> list[tuple[str, str]]:
         if isinstance(value, Struct):
             facts += _facts(value)
         else:
-            text = value.text if isinstance(value, Secret) else text_of(name, value)
+            text = value.text if isinstance(value, Secret) else _text_in(view, name)
             facts.append((name, text))
     return facts
 

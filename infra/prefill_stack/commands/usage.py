@@ -9,10 +9,10 @@ import typer
 from prefill_stack.commands.desk import Desk, verb
 from prefill_stack.commands.options import chosen
 from prefill_stack.commands.options import since as time_before
-from prefill_stack.commands.showing import show_rows, text_of
+from prefill_stack.commands.showing import as_rows, show_rows
 
 if TYPE_CHECKING:
-    from prefill_cloud.manage.usage import UsageFilter, UsageRow
+    from prefill_cloud.manage.usage import UsageFilter
 
 
 usage = typer.Typer(help="Usage, receipts, requests.", no_args_is_help=True)
@@ -78,12 +78,9 @@ def show(desk: Desk, only: "UsageFilter", *, by: GroupBy = None) -> None:
     if desk.as_json:
         desk.listed(items, cursor)
         return
-    show_rows([*by, *SUMS], [_cells(row) for row in items])
+    sums = zip(items, as_rows(items, SUMS), strict=True)
+    show_rows([*by, *SUMS], [[*row.group.values(), *cells] for row, cells in sums])
     desk.tell_more(cursor)
-
-
-def _cells(row: "UsageRow") -> list[str]:
-    return [*row.group.values(), *(text_of(name, getattr(row, name)) for name in SUMS)]
 
 
 @verb(usage, "receipts", "list")
