@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import cast
 
 import structlog
 from prefill_fleet.names import BEAT_KEY, CHANGED_CHANNEL, ROLL_KEY, tenant_key
@@ -27,6 +26,7 @@ POLL_SECONDS = 1.0
 TRIES = 3  # parts are written at once but read one after the other: a newer one may come between
 BATCH = 256
 AWAY = (RedisError, OSError, TimeoutError)
+NONSENSE = (TypeError, ValueError, LookupError, AttributeError, RecursionError)  # in its answers
 
 
 class SnapshotFeed:
@@ -60,11 +60,12 @@ class SnapshotFeed:
         wait."""
         try:
             await self.refresh()
-        except AWAY as error:
+        except (*AWAY, *NONSENSE) as error:
             log.warning("no snapshot yet", reason=f"{type(error).__name__}: {error}")
 
     async def watch(self) -> None:
-        """Look for as long as the process runs."""
+        """Look for as long as the process runs. A Redis that answers nonsense is as good as away:
+        what is held ends by itself, and requests in flight need not end with it."""
         away = False
         while True:
             try:
@@ -72,12 +73,16 @@ class SnapshotFeed:
                     await words.subscribe(CHANGED_CHANNEL)
                     while True:
                         await self.refresh()
+                        _end_if_cancelled()
                         away = False
                         await words.get_message(timeout=POLL_SECONDS)
-            except AWAY as error:
+            except (*AWAY, *NONSENSE) as error:
                 if not away:  # once, not every second
-                    log.warning("snapshots do not come", reason=f"{type(error).__name__}: {error}")
+                    reason = f"{type(error).__name__}: {error}"
+                    nonsense = error if isinstance(error, NONSENSE) else None
+                    log.warning("snapshots do not come", reason=reason, exc_info=nonsense)
                 away = True
+            _end_if_cancelled()
             await asyncio.sleep(POLL_SECONDS)
 
     async def _refresh(self) -> None:
@@ -86,13 +91,12 @@ class SnapshotFeed:
             if not signed:
                 return  # nothing is published yet, or no longer: what is held ends by itself
             beat = self.state.accept_beat(self._control_public, signed)
-            held = self.state.beat
-            if held is not None and beat.version == held.version and not self.state.behind:
-                return
-            if held is not None and beat.roll_digest == held.roll_digest and not self.state.behind:
+            held = self.state.roll_of(beat)
+            if held is not None and not self.state.behind:
                 self.state.renew(beat)
                 return
-            roll = await self._roll(beat.roll_digest)
+            # While entries are missing the roll that names them need not come again and again.
+            roll = held or await self._roll(beat.roll_digest)
             if roll is not None:
                 parts = await self._parts(self.state.missing(roll))
                 faults = self.state.advance(beat, roll, parts)
@@ -116,9 +120,24 @@ class SnapshotFeed:
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for tenant in some:
                     pipeline.getrange(tenant_key(tenant), 0, MAX_TENANT_BYTES)
-                found.update(zip(some, await pipeline.execute(), strict=True))
+                answers = await pipeline.execute(raise_on_error=False)
+            # A value of another type is nothing: it holds up its own tenant alone.
+            pairs = zip(some, answers, strict=True)
+            found |= {tenant: data for tenant, data in pairs if isinstance(data, bytes)}
         return found
 
     async def _read(self, name: str, limit_bytes: int) -> bytes:
         """At most one byte more than may be there: a longer value is refused by its digest."""
-        return cast(bytes, await self._redis.getrange(name, 0, limit_bytes))
+        data = await self._redis.getrange(name, 0, limit_bytes)
+        if not isinstance(data, bytes):
+            raise IntegrityError(f"{name} was answered with no bytes: {type(data).__name__}")
+        return data
+
+
+def _end_if_cancelled() -> None:
+    """redis-py sends in `asyncio.wait_for`, which in Python 3.11 returns what has just come and
+    forgets that its task was cancelled meanwhile; and what is raised while a connection is closed
+    takes a cancellation's place. The task itself does not forget."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

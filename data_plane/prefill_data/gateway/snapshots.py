@@ -82,6 +82,11 @@ class SnapshotState:
         self.places = {place.name: place for place in roll.places}
         return faults
 
+    def roll_of(self, beat: Beat) -> Roll | None:
+        """The roll held, when it is the one that this beat names."""
+        held = self.beat
+        return self.roll if held is not None and held.roll_digest == beat.roll_digest else None
+
     def renew(self, beat: Beat) -> None:
         """The same content holds for longer."""
         self.beat = beat
@@ -116,7 +121,7 @@ class SnapshotKeys:
         tenant, key = found if found is not None else (None, None)
         self._refuse_stale(tenant)
         if tenant is None or key is None:
-            raise DataPlaneError(CODES[KeyStatus.NOT_FOUND], "the API key: not found")
+            raise self._unknown()
         status = key_status(key, self._state.entries[tenant].state, self._now_ms())
         if status is not KeyStatus.VALID:
             words = status.lower().replace("_", " ")
@@ -125,11 +130,11 @@ class SnapshotKeys:
         return ApiKey(key.key_id, tenant, key.proof, status, key.expires_at_ms)
 
     def terms(self, key: ApiKey) -> Terms:
-        """The tenant's terms; its entry was there when the key was checked."""
+        """The tenant's terms; KEY_NOT_FOUND when the key went since it was checked."""
         entry, state = self._state.entries.get(key.tenant), self._state
-        if entry is None:
-            raise DataPlaneError(CODES[KeyStatus.NOT_FOUND], "the API key: not found")
-        known = self._state.by_proof.get(key.sha256)
+        known = state.by_proof.get(key.sha256)
+        if entry is None or known is None:  # it went meanwhile, and its own limits with it
+            raise self._unknown()
         return Terms(
             models=state.models,
             places=state.places,
@@ -138,7 +143,7 @@ class SnapshotKeys:
             preference=entry.preference,
             jurisdictions=entry.jurisdictions,
             limits=entry.limits,
-            key_limits=known[1].limits if known is not None else None,
+            key_limits=known[1].limits,
         )
 
     def _find(self, metadata: Metadata) -> tuple[str, KeyEntry] | None:
@@ -153,12 +158,18 @@ class SnapshotKeys:
         """Nobody knows whether a key still holds: neither yes nor "not found" would be true."""
         over_ms = self._now_ms() - self._state.valid_until_ms(tenant)
         if over_ms >= 0:
-            raise DataPlaneError(
-                StatusCode.NETWORK_UNAVAILABLE,
-                "this gateway has not heard from the control plane for too long",
-                "try again shortly, or prefill locally",
-                RETRY_MS,
-            )
+            raise _unheard("this gateway has not heard from the control plane for too long")
+
+    def _unknown(self) -> DataPlaneError:
+        """A key that is on no entry; it may be on one that did not come whole."""
+        if self._state.behind:
+            return _unheard("this gateway has not heard of every key")
+        return DataPlaneError(CODES[KeyStatus.NOT_FOUND], "the API key: not found")
+
+
+def _unheard(words: str) -> DataPlaneError:
+    remedy = "try again shortly, or prefill locally"
+    return DataPlaneError(StatusCode.NETWORK_UNAVAILABLE, words, remedy, RETRY_MS)
 
 
 def key_status(key: KeyEntry, tenant_state: str, now_ms: int) -> KeyStatus:
