@@ -28,7 +28,7 @@ from prefill_kernels.pack.rows import (
 
 GROUP = 32  # elements in a line that are transformed together and share a scale of int4
 INT4_TOP = 7
-_MATRIX = struct.Struct("<II")
+MATRIX = struct.Struct("<II")  # heads a payload of int8: K and V
 _SIDES = frozenset({16, 32, 64, 128, 256})
 
 
@@ -70,13 +70,13 @@ class HadamardInt8Codec:
 
     def encode(self, block: np.ndarray, element: ElementType) -> Encoded:
         """For the recurrent state; other shapes are transformed in lines of 32."""
-        k, v = _matrix(block.shape)
+        k, v = matrix_of(block.shape)
         items = row_count(block.size, k * v) * k * v
         scale_bytes = 2 * (items // v)
-        payload = buffer(_MATRIX.size + scale_bytes + items)
-        payload[: _MATRIX.size] = np.frombuffer(_MATRIX.pack(k, v), np.uint8)
-        scale = payload[_MATRIX.size : _MATRIX.size + scale_bytes].view(np.uint16)
-        codes = payload[_MATRIX.size + scale_bytes :].view(np.int8)
+        payload = buffer(MATRIX.size + scale_bytes + items)
+        payload[: MATRIX.size] = np.frombuffer(MATRIX.pack(k, v), np.uint8)
+        scale = payload[MATRIX.size : MATRIX.size + scale_bytes].view(np.uint16)
+        codes = payload[MATRIX.size + scale_bytes :].view(np.int8)
         told = _encode_int8(block, element, (k, v), _Coded(scale, codes))
         if not within(from_bf16(scale)):  # a sum over a matrix of large elements is larger yet
             raise PackError(f"a scale is above {LARGEST}; send the block by a lossless codec")
@@ -84,14 +84,14 @@ class HadamardInt8Codec:
 
     def decode(self, payload: bytes, element: ElementType, out: np.ndarray) -> None:
         """Codes times scales, transformed back: the transform is its own inverse."""
-        if len(payload) < _MATRIX.size:
-            raise PackError(f"payload of {len(payload)} bytes, its head alone has {_MATRIX.size}")
-        found, (k, v) = _MATRIX.unpack_from(payload), _matrix(out.shape)
+        if len(payload) < MATRIX.size:
+            raise PackError(f"payload of {len(payload)} bytes, its head alone has {MATRIX.size}")
+        found, (k, v) = MATRIX.unpack_from(payload), matrix_of(out.shape)
         if found != (k, v):
             raise PackError(f"a matrix of {found[0]} x {found[1]}, expected {k} x {v}")
         items = row_count(out.size, k * v) * k * v
-        expect(len(payload), _MATRIX.size + 2 * (items // v) + items)
-        view = memoryview(payload)[_MATRIX.size :]
+        expect(len(payload), MATRIX.size + 2 * (items // v) + items)
+        view = memoryview(payload)[MATRIX.size :]
         scale = read_scales(view[: 2 * (items // v)])
         codes, library = np.frombuffer(view[2 * (items // v) :], np.int8), kernels(out, element)
         if library is None:
@@ -129,7 +129,7 @@ class HadamardInt4Codec:
         library.prefill_hadamard_int4_decode(*places, out.size, is_bf16(element))
 
 
-def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+def matrix_of(shape: tuple[int, ...]) -> tuple[int, int]:
     """K and V of a state; a line of 32 where the last two axes are no powers of two in range."""
     if len(shape) >= 2 and set(shape[-2:]) <= _SIDES:
         return shape[-2], shape[-1]

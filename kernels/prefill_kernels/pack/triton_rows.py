@@ -27,7 +27,7 @@ def encode_int8_rows(values: Tensor) -> Tensor:
     peaks = torch.empty(rows, device=values.device)
     with torch.cuda.device_of(values):  # type: ignore[no-untyped-call]
         kernels.encode_row[(rows,)](
-            values, scales, codes, peaks, items, width, WIDTH=_padded(width), **EXACT
+            *(values, scales, codes, peaks, items, width, 1.0), WIDTH=_padded(width), **EXACT
         )
     if not bool((peaks <= float(LARGEST)).all()):
         raise PackError(TOO_LARGE)
@@ -45,8 +45,7 @@ def decode_int8_rows(payload: Tensor, out: Tensor) -> None:
     if payload.numel() != wanted or not out.is_contiguous():
         raise PackError(f"payload of {payload.numel()} bytes, expected {wanted}, contiguous")
     scales, codes = _parts(payload, rows)
-    if bool((scales < 0).any()) or not bool((_widened(scales) <= float(LARGEST)).all()):
-        raise PackError(f"a scale is negative, undefined or above {LARGEST}")
+    check_scales(scales)
     with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]
         kernels.decode_row[(rows,)](
             codes, scales, out, out.numel(), width, WIDTH=_padded(width), **EXACT
@@ -59,7 +58,14 @@ def _parts(payload: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     return payload[WIDTH.size : end].view(torch.int16), payload[end:].view(torch.int8)
 
 
-def _widened(scales: Tensor) -> Tensor:
+def check_scales(scales: Tensor) -> None:
+    """`PackError` unless a decoder takes these bits of bfloat16s; waits for the device."""
+    if bool((scales < 0).any()) or not bool((widened(scales) <= float(LARGEST)).all()):
+        raise PackError(f"a scale is negative, undefined or above {LARGEST}")
+
+
+def widened(scales: Tensor) -> Tensor:
+    """float32 of scales as int16 bits."""
     return scales.view(torch.bfloat16).float()
 
 

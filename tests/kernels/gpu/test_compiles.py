@@ -13,7 +13,7 @@ import pytest
 PROGRAM = Path(__file__).with_name("compile_for.py")
 KERNELS = {
     *("score_parts", "solve_keys", "solve_values", "walk", "step"),
-    *("encode_row", "decode_row"),
+    *("encode_row", "decode_row", "mix", "encode_groups", "decode_groups"),
 }
 SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}  # that a block can have: A100, H100
 SPILT_BYTES = 128  # a thread's: 80 were seen with float32; hundreds would be a bad tile size
