@@ -456,14 +456,15 @@ NOON = dt.datetime(2026, 1, 10, 12, tzinfo=dt.UTC)
      ("2026-01-10T13:00:00+01:00", NOON, NOON)],
 )  # fmt: skip
 def test_times_have_a_zone_or_a_distance(text, later, before):
-    assert options.moment(text, NOON) == later
-    assert options.since(text, NOON) == before
+    assert options.moment("--expires", text, NOON) == later
+    assert options.since("--since", text, NOON) == before
 
 
 @pytest.mark.parametrize("text", ["2026-01-10T12:00:00", "soon", "9" * 30 + "d", "-3d", "d"])
 def test_a_time_that_is_none_is_refused(text):
-    with pytest.raises(NotConfigured, match="no time"):
-        options.moment(text, NOON)
+    for judged in (options.moment, options.since):
+        with pytest.raises(NotConfigured, match=f"--at '{text}' is no time"):
+            judged("--at", text, NOON)
 
 
 def test_limits_and_counts_are_named_when_wrong():

@@ -26,8 +26,8 @@ def list_all(
         action=action,
         actor_id=actor,
         subject_id=subject,
-        since=time_before(since),
-        until=time_before(until),
+        since=time_before("--since", since),
+        until=time_before("--until", until),
     )
     desk.rows(rows, SHOWN)
 

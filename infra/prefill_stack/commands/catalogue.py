@@ -11,7 +11,9 @@ from prefill_stack.errors import NotConfigured
 
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 Context = Annotated[int | None, typer.Option(min=2, help="Tokens of context.")]
-Codecs = Annotated[list[str] | None, typer.Option("--codec", help="Allowed for it; repeat.")]
+Codecs = Annotated[
+    list[str] | None, typer.Option("--codec", help="Declared for it; nobody is held to it. Repeat.")
+]
 Restricted = Annotated[
     bool | None, typer.Option("--restricted/--open", help="For granted accounts only.")
 ]

@@ -50,7 +50,7 @@ def create(
         name=name,
         scopes=_scopes(scope) or ["prefill"],
         addresses=address or (),
-        expires_at=moment(expires),
+        expires_at=moment("--expires", expires),
     )
     desk.one(desk.client.keys.create(values), ONCE)
 
@@ -84,7 +84,7 @@ def update(
     import msgspec
 
     now = desk.client.keys.read(key_id)
-    ends: dt.datetime | None = now.expires_at if expires is None else moment(expires)
+    ends: dt.datetime | None = now.expires_at if expires is None else moment("--expires", expires)
     values = msgspec.structs.replace(
         now.values(),
         name=name or now.name,

@@ -8,7 +8,7 @@ from prefill_stack.errors import NotConfigured
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
-def moment(text: str | None, now: dt.datetime | None = None) -> dt.datetime | None:
+def moment(option: str, text: str | None, now: dt.datetime | None = None) -> dt.datetime | None:
     """`2030-01-31T00:00:00Z`, or `90d`, `12h`, `30m` from now; None for an empty text."""
     if not text:
         return None
@@ -18,9 +18,9 @@ def moment(text: str | None, now: dt.datetime | None = None) -> dt.datetime | No
             return (now or dt.datetime.now(dt.UTC)) + span
         at = dt.datetime.fromisoformat(text)
     except (ValueError, OverflowError):
-        raise _no_time(text) from None
+        raise _no_time(option, text) from None
     if at.tzinfo is None:
-        raise _no_time(text)
+        raise _no_time(option, text)
     return at
 
 
@@ -29,17 +29,17 @@ def is_span(text: str) -> bool:
     return text[-1:] in UNITS and text[:-1].isdecimal() and text.isascii()
 
 
-def _no_time(text: str) -> NotConfigured:
+def _no_time(option: str, text: str) -> NotConfigured:
     return NotConfigured(
-        f"{text[:40]!r} is no time with its zone",
+        f"{option} {text[:40]!r} is no time with its zone",
         "write 2030-01-31T00:00:00Z, or 90d, 12h, 30m for a length of time",
     )
 
 
-def since(text: str, now: dt.datetime | None = None) -> dt.datetime | None:
+def since(option: str, text: str, now: dt.datetime | None = None) -> dt.datetime | None:
     """Like `moment`, but `7d` lies before now."""
     now = now or dt.datetime.now(dt.UTC)
-    at = moment(text, now)
+    at = moment(option, text, now)
     return now - (at - now) if at is not None and is_span(text) else at
 
 

@@ -30,7 +30,7 @@ SHOWN = "model valid_from input_miss_micros input_hit_micros egress_micros relay
 
 def validity(text: str) -> dt.datetime:
     """When a price begins."""
-    at = moment(text)
+    at = moment("--valid-from", text)
     if at is None:
         raise NotConfigured("--valid-from is empty", "write 2030-01-31T00:00:00Z, or 30d")
     return at
@@ -85,7 +85,7 @@ def create_override(
     values = OverrideValues(
         model=model,
         valid_from=validity(valid_from),
-        valid_until=moment(valid_until),
+        valid_until=moment("--valid-until", valid_until),
         input_miss_micros=miss,
         input_hit_micros=hit,
         egress_micros=egress,

@@ -49,8 +49,8 @@ def narrowed(
         "key_id": key_id,
         "model": model,
         "datacenter": datacenter,
-        "since": time_before(since),
-        "until": time_before(until),
+        "since": time_before("--since", since),
+        "until": time_before("--until", until),
     }
 
 
