@@ -19,6 +19,7 @@ class Pulls:
         self._next = 0
         self._returned: list[int] = []
         self._held: set[int] = set()
+        self._highest = -1  # of those held: a worker may say the end often
         self.chunk_count: int | None = None
 
     def take(self, room: int) -> list[int]:
@@ -44,13 +45,14 @@ class Pulls:
     def hold(self, index: int) -> None:
         """A chunk has come."""
         self._held.add(index)
+        self._highest = max(self._highest, index)
 
     def end(self, chunk_count: int) -> None:
         """The worker says how many there are; `IntegrityError` when that cannot be."""
         said = self.chunk_count
         if said is not None and said != chunk_count:
             raise IntegrityError(f"the state had {said} chunks and now has {chunk_count}")
-        if chunk_count < 1 or (self._held and max(self._held) >= chunk_count):
+        if chunk_count < 1 or self._highest >= chunk_count:
             raise IntegrityError(f"a state of {chunk_count} chunks, {len(self._held)} are held")
         self.chunk_count = chunk_count
 

@@ -21,7 +21,13 @@ from prefill_wire.capability import NONCE_BYTES, TAG_BYTES, connection_proof
 from prefill_wire.chunks import HEADER_BYTES, ChunkHeader
 from prefill_wire.errors import ChannelError, LimitExceeded, MalformedFrame, UnsupportedVersion
 from prefill_wire.framing import Frame, FrameDecoder, FrameType, encode_frame, frame_prefix
-from prefill_wire.limits import MAX_CAPABILITY_BYTES, MAX_CHUNKS, MAX_PULL_CHUNKS, WIRE_VERSION
+from prefill_wire.limits import (
+    MAX_CAPABILITY_BYTES,
+    MAX_CHUNKS,
+    MAX_PULL_CHUNKS,
+    SEAL_OVERHEAD_BYTES,
+    WIRE_VERSION,
+)
 from prefill_wire.status import StatusCode
 
 _VERSION = struct.Struct("<H")
@@ -187,10 +193,11 @@ class ClientChannel:
         self._state = _State.GREETING
         self._outgoing = bytearray()
         accepted = set(FrameType) - {FrameType.AUTHENTICATE, FrameType.PULL, FrameType.GOODBYE}
-        self._decoder = FrameDecoder(frozenset(accepted))
+        self._decoder = FrameDecoder(frozenset(accepted), HEADER_BYTES, self._judge)
+        self._asked_end = self._ends_owed = 0
         self._handlers: dict[FrameType, Callable[[bytes], ClientEvent]] = {
             FrameType.CHUNK: _chunk,
-            FrameType.END: lambda payload: End(*_unpack_bytes(_END, payload, "END")),
+            FrameType.END: self._end,
             FrameType.PROGRESS: lambda data: Progress(*_unpack_bytes(_PROGRESS, data, "PROGRESS")),
             FrameType.FAIL: lambda payload: Failed(*_parse_reason(payload)),
         }
@@ -225,10 +232,28 @@ class ClientChannel:
         self._outgoing += encode_frame(FrameType.AUTHENTICATE, proof + self._capability)
         self._state = _State.AUTHENTICATING
 
+    def _judge(self, size_bytes: int, head: bytes) -> None:
+        """Refuse a chunk by its header: nobody waits for megabytes that were not asked for."""
+        header = ChunkHeader.decode(head)
+        if header.index >= self._asked_end:
+            raise ChannelError(f"chunk {header.index} came unasked")
+        wanted = HEADER_BYTES + header.payload_bytes + SEAL_OVERHEAD_BYTES
+        if size_bytes != wanted:
+            raise MalformedFrame(f"chunk {header.index} has {size_bytes} bytes, not {wanted}")
+
+    def _end(self, payload: bytes) -> End:
+        """At most one for each chunk that was asked for: else they would come for ever."""
+        if not self._ends_owed:
+            raise ChannelError("an END came unasked")
+        self._ends_owed -= 1
+        return End(*_unpack_bytes(_END, payload, "END"))
+
     def pull(self, first: int, count: int) -> None:
         """Ask for `count` chunks from index `first` on."""
         if self._state is not _State.OPEN:
             raise ChannelError(f"a pull while {self._state.name.lower()}")
+        self._asked_end = max(self._asked_end, first + count)
+        self._ends_owed += count
         self._outgoing += encode_frame(FrameType.PULL, _PULL.pack(first, count))
 
     def goodbye(self) -> None:

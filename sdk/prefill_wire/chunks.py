@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
 from prefill_wire.codecs import Codec, codec
+from prefill_wire.digests import DIGEST_BYTES
 from prefill_wire.errors import IntegrityError, LimitExceeded, MalformedFrame, UnsupportedVersion
 from prefill_wire.limits import (
     MAX_CHUNK_BYTES,
     MAX_CHUNKS,
-    MAX_LEAF_TABLE_BYTES,
     MAX_PAYLOAD_BYTES,
     MAX_PROMPT_TOKENS,
     WIRE_VERSION,
 )
+from prefill_wire.pb import prefill_pb2
 from prefill_wire.tensors import Dtype, Layout, TensorKind, tensor_kind
 
 # version, index, role, key class, layer, kind, dtype, layout, codec, tokens, heads, raw, payload
 _HEADER = struct.Struct("<HIBBHBBBBQQIIQQ")
 HEADER_BYTES = _HEADER.size
+LEAF_BYTES = HEADER_BYTES + DIGEST_BYTES + 6  # two bytes before either, and before the leaf
 
 
 class Role(IntEnum):
@@ -101,16 +104,14 @@ class ChunkHeader:
     def check(self) -> None:
         """Hold every size and range to its limit."""
         leaf = self.role is Role.LEAF_TABLE
+        # A table has a leaf for each chunk before it, so a small state's is small.
+        table_bytes = LEAF_BYTES * min(self.index, MAX_CHUNKS)
         if leaf and self.key_class is not KeyClass.STREAM:
             raise IntegrityError(f"chunk {self.index}: a leaf table is never in the closing set")
         bounds = (
             ("chunk index", self.index, MAX_CHUNKS - 1),
-            ("raw bytes", self.raw_bytes, MAX_LEAF_TABLE_BYTES if leaf else MAX_CHUNK_BYTES),
-            (
-                "payload bytes",
-                self.payload_bytes,
-                MAX_LEAF_TABLE_BYTES if leaf else MAX_PAYLOAD_BYTES,
-            ),
+            ("raw bytes", self.raw_bytes, table_bytes if leaf else MAX_CHUNK_BYTES),
+            ("payload bytes", self.payload_bytes, table_bytes if leaf else MAX_PAYLOAD_BYTES),
             ("token range's end", self.token_end, MAX_PROMPT_TOKENS),
             ("token range's start", self.token_start, self.token_end),
             ("head range's start", self.head_start, self.head_end),
@@ -132,3 +133,9 @@ class SealedChunk:
     header: ChunkHeader
     ciphertext: bytes
     digest: bytes
+
+
+def leaf_table(leaves: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The payload of the last chunk: header and digest of every other one, in their order."""
+    listed = [prefill_pb2.Leaf(header=header, digest=digest) for header, digest in leaves]
+    return prefill_pb2.LeafTable(leaves=listed).SerializeToString(deterministic=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -26,6 +27,9 @@ class FrameType(IntEnum):
     PROGRESS = 8
     FAIL = 9
     GOODBYE = 10
+
+
+Judge = Callable[[int, bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,15 @@ class FrameDecoder:
     """Bytes in any portions in, whole frames out.
 
     Buffers at most one frame that its peer may send: `accepted` names the types, everything else
-    is refused by its first five bytes.
+    is refused by its first five bytes. `judge` is shown the size of a CHUNK frame's payload and its
+    first `head_bytes` before the rest is awaited.
     """
 
-    def __init__(self, accepted: frozenset[FrameType]) -> None:
+    def __init__(
+        self, accepted: frozenset[FrameType], head_bytes: int = 0, judge: Judge | None = None
+    ) -> None:
         self._accepted = accepted
+        self._head_bytes, self._judge, self._judged = head_bytes, judge, False
         self._buffer = bytearray()
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
@@ -85,11 +93,26 @@ class FrameDecoder:
             raise MalformedFrame(f"a {frame_type.name} frame is not for this side")
         if size > _limit(frame_type):
             raise LimitExceeded.of(f"bytes of a {frame_type.name} frame", size, _limit(frame_type))
+        if frame_type is FrameType.CHUNK and not self._passes(size):
+            return None
         if len(self._buffer) < PREFIX_BYTES + size:
             return None
+        self._judged = False
         payload = bytes(memoryview(self._buffer)[PREFIX_BYTES : PREFIX_BYTES + size])
         del self._buffer[: PREFIX_BYTES + size]
         return Frame(frame_type, payload)
+
+    def _passes(self, size: int) -> bool:
+        """Whether a frame's head has come and was found good, which is asked once a frame."""
+        if self._judge is None or self._judged:
+            return True
+        head_bytes = min(size, self._head_bytes)
+        head = bytes(self._buffer[PREFIX_BYTES : PREFIX_BYTES + head_bytes])
+        if len(head) < head_bytes:
+            return False
+        self._judge(size, head)
+        self._judged = True
+        return True
 
     def at_boundary(self) -> bool:
         """Whether no frame is half received: a connection may end here without loss."""

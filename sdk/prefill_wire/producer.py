@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from prefill_wire.chunks import ChunkHeader, KeyClass, Role, SealedChunk
+from prefill_wire.chunks import ChunkHeader, KeyClass, Role, SealedChunk, leaf_table
 from prefill_wire.codecs import Codec
 from prefill_wire.digests import chunk_digest, exchange_root
 from prefill_wire.errors import ChannelError, LimitExceeded
 from prefill_wire.limits import MAX_CHUNK_BYTES, MAX_CHUNKS, MAX_LEAF_TABLE_BYTES
 from prefill_wire.manifest import ManifestTensor, StateManifest, sign_manifest
-from prefill_wire.pb import prefill_pb2
 from prefill_wire.receipt import UsageReceipt, sign_receipt
 from prefill_wire.sealing import AttemptContext, AttemptKeys, seal_chunk, seal_manifest
 from prefill_wire.signing import SigningKey
@@ -98,9 +97,7 @@ class StateProducer:
         `manifest` and `receipt` come with the fields that only the end knows left at anything:
         tensors, chunk count, digests, root, close key and byte counts are filled in here.
         """
-        table = prefill_pb2.LeafTable(
-            leaves=[prefill_pb2.Leaf(header=h, digest=d) for h, d in self._leaves]
-        ).SerializeToString()
+        table = leaf_table(self._leaves)
         if len(table) > MAX_LEAF_TABLE_BYTES:
             raise LimitExceeded.of("bytes of the leaf table", len(table), MAX_LEAF_TABLE_BYTES)
         leaf_chunk = self._seal(leaf_table_header(len(self._leaves), len(table)), table)

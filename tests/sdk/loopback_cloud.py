@@ -79,6 +79,7 @@ class Faults:
     endless_redirects: bool = False
     unasked: bool = False  # sends a chunk that nobody asked for
     endless: bool = False  # goes on sending chunks of the state, never the leaf table
+    ends: bool = False  # says the end for ever once the leaf table is asked for
     repeats: int = 0  # how often the first tensor is sealed again, each time as a new chunk
     inflated: int = 0  # zero bytes behind every payload
     nonsense: bytes = b""  # sent in place of the greeting
@@ -366,6 +367,9 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
         if faults.fail_at is not None and faults.fail_at[0] == index:
             writer.write(channel.fail(faults.fail_at[1], "the attempt died"))
             return
+        while faults.ends and index == len(chunks) - 1:
+            writer.write(channel.end(len(chunks)))
+            await writer.drain()
         if faults.unasked:
             index = len(chunks) - 1 if index == 0 else 0
         if faults.endless:

@@ -212,9 +212,11 @@ async def test_every_chunk_without_a_manifest_is_nothing(cloud, connect):
         assert_state(await prefill(client))
 
 
-@pytest.mark.parametrize("fault", ["unasked", "endless", "nonsense"])
+@pytest.mark.parametrize("fault", ["unasked", "endless", "ends", "nonsense"])
 async def test_a_worker_that_breaks_the_protocol_is_refused(cloud, connect, fault):
-    value = {"unasked": True, "endless": True, "nonsense": b"\x00\x00\x00\x00\xff"}[fault]
+    value = {"unasked": True, "endless": True, "ends": True, "nonsense": b"\x00\x00\x00\x00\xff"}[
+        fault
+    ]
     setattr(cloud.faults, fault, value)
     async with connect(cloud, connections=1) as client:
         with pytest.raises(IntegrityFailureError):

@@ -1,6 +1,7 @@
 """The data channel's two ends against each other: whole, byte by byte, truncated, out of turn."""
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,8 @@ from prefill_wire.channel import (
 )
 from prefill_wire.errors import ChannelError, LimitExceeded, MalformedFrame, WireError
 from prefill_wire.framing import FrameDecoder, FrameType, encode_frame
-from prefill_wire.limits import MAX_FRAME_BYTES
+from prefill_wire.limits import MAX_FRAME_BYTES, SEAL_OVERHEAD_BYTES
+from prefill_wire.producer import leaf_table_header
 from prefill_wire.status import StatusCode
 
 NONCE, KEY, CAPABILITY = b"n" * 32, b"k" * 32, b"c" * 60
@@ -29,6 +31,10 @@ NONCE, KEY, CAPABILITY = b"n" * 32, b"k" * 32, b"c" * 60
 @pytest.fixture
 def ends():
     """Both ends of a connection that is open."""
+    return open_ends()
+
+
+def open_ends():
     server, client = ServerChannel(NONCE), ClientChannel(CAPABILITY, KEY)
     assert client.receive(server.greeting()) == []
     (shown,) = server.receive(client.data_to_send())
@@ -51,7 +57,9 @@ def script(server, exchange):
 @pytest.mark.parametrize("portion", [1, 7, 1 << 20])
 def test_the_same_events_in_any_portions(ends, make, portion):
     server, client = ends
-    data, events = script(server, make())
+    exchange = make()
+    data, events = script(server, exchange)
+    client.pull(0, len(exchange.chunks) + 1)
     got = []
     for start in range(0, len(data), portion):
         got += client.receive(data[start : start + portion])
@@ -64,6 +72,7 @@ def test_truncation_gives_fewer_events_and_never_other_ones(make):
     for cut in range(0, len(data), 5):
         client = ClientChannel(CAPABILITY, KEY)
         client.receive(ServerChannel(NONCE).greeting() + encode_frame(FrameType.READY))
+        client.pull(0, len(exchange.chunks) + 1)
         got = client.receive(data[:cut])
         assert got == events[: len(got)]
         assert len(got) < len(events)
@@ -94,6 +103,34 @@ def test_messages_out_of_turn_are_refused():
         ClientChannel(CAPABILITY, KEY).pull(0, 1)
     with pytest.raises(MalformedFrame):
         ServerChannel(NONCE).receive(encode_frame(FrameType.END, b"\0\0\0\0"))
+
+
+def test_a_chunk_is_refused_by_its_header_before_its_bytes_come(ends, make):
+    server, client = ends
+    header = make().chunks[0].header
+    size = header.payload_bytes + SEAL_OVERHEAD_BYTES
+    table = leaf_table_header(3, 100 << 20)
+    client.pull(0, 4)
+    assert client.receive(server.chunk_prefix(header, size)) == []  # the twin: it is awaited
+    for announced, more, error in (
+        (header, 128 << 20, MalformedFrame),  # larger than it says
+        (replace(header, index=4), size, ChannelError),  # not asked for
+        (table, 100 << 20, LimitExceeded),  # longer than three leaves
+    ):
+        _, client = open_ends()
+        client.pull(0, 4)
+        with pytest.raises(error):
+            client.receive(server.chunk_prefix(announced, more))
+
+
+def test_more_ends_than_chunks_were_asked_for_are_refused(ends):
+    server, client = ends
+    client.pull(5, 2)
+    assert client.receive(server.end(5) * 2) == [End(5)] * 2
+    with pytest.raises(ChannelError, match="unasked"):
+        client.receive(server.end(5))
+    client.pull(5, 1)
+    assert client.receive(server.end(5)) == [End(5)]
 
 
 def test_a_length_beyond_its_limit_is_refused_before_its_bytes_come(ends):

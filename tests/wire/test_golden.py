@@ -153,17 +153,23 @@ def test_the_recorded_manifest_of_several_codecs_tells_each_with_its_bound(make,
     assert {h.codec for h in headers[:-1]} == {numbers[c.wire_name] for c, _ in told.values()}
 
 
+def fed(client, data, portion):
+    """The events of some bytes that come in portions."""
+    starts = range(0, len(data), portion)
+    return [e for start in starts for e in client.receive(data[start : start + portion])]
+
+
 @pytest.mark.parametrize("portion", [1, 3, 1 << 20])
 def test_the_recorded_connection_in_any_portions(portion):
     known = vector("channel")
     client = ClientChannel(GENERATE.numbered(60), GENERATE.numbered(32, 9))
-    data = b"".join(raw(text) for text in known["to_client"].values())
-    events = []
-    for start in range(0, len(data), portion):
-        events += client.receive(data[start : start + portion])
+    hello, ready, *rest = (raw(text) for text in known["to_client"].values())
+    events = fed(client, hello + ready, portion)
+    assert client.data_to_send() == raw(known["to_server"]["authenticate"])
+    client.pull(0, 7)
+    events += fed(client, b"".join(rest), portion)
     names = [type(event).__name__ for event in events]
     assert names == ["Ready", "Progress", "ChunkReceived", "End", "Failed"]
-    assert client.data_to_send() == raw(known["to_server"]["authenticate"])
     frame = raw(known["to_client"]["chunk"])
     assert events[2].header.encode() + events[2].ciphertext == frame[5:]
     assert isinstance(events[2], ChunkReceived)

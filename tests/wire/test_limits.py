@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefill_wire import chunks, codecs
 from prefill_wire.capability import Capability, issue_capability, verify_capability
-from prefill_wire.chunks import HEADER_BYTES, ChunkHeader, KeyClass, Role
+from prefill_wire.chunks import (
+    HEADER_BYTES,
+    LEAF_BYTES,
+    ChunkHeader,
+    KeyClass,
+    Role,
+    leaf_table,
+)
 from prefill_wire.codecs import Codec
 from prefill_wire.errors import (
     IdentityError,
@@ -57,6 +64,13 @@ def packed(**changes):
     return chunks._HEADER.pack(*(values | changes).values())
 
 
+def table_of(leaves, **changes):
+    """What makes it the header of a leaf table of so many chunks."""
+    size = LEAF_BYTES * leaves
+    usual = {"role": Role.LEAF_TABLE, "index": leaves, "raw_bytes": size, "payload_bytes": size}
+    return usual | changes
+
+
 @pytest.mark.parametrize(
     ("change", "error"),
     [
@@ -73,6 +87,8 @@ def packed(**changes):
         ({"payload_bytes": MAX_PAYLOAD_BYTES + 1}, LimitExceeded),
         ({"raw_bytes": 2**64 - 1}, LimitExceeded),
         ({"role": Role.LEAF_TABLE, "raw_bytes": MAX_LEAF_TABLE_BYTES + 1}, LimitExceeded),
+        (table_of(5, raw_bytes=5 * LEAF_BYTES + 1), LimitExceeded),
+        (table_of(5, payload_bytes=5 * LEAF_BYTES + 1), LimitExceeded),
         ({"token_end": MAX_PROMPT_TOKENS + 1}, LimitExceeded),
         ({"token_start": 65}, LimitExceeded),
         ({"head_start": 2}, LimitExceeded),
@@ -84,6 +100,12 @@ def test_a_header_beyond_limits_or_newer_is_refused(change, error):
     with pytest.raises(error) as caught:
         ChunkHeader.decode(packed(**change))
     assert caught.value.remedy
+
+
+def test_a_leaf_table_has_as_many_bytes_as_its_leaves():
+    leaves = [(HEADER.encode(), bytes([n]) * 32) for n in range(5)]
+    assert len(leaf_table(leaves)) == 5 * LEAF_BYTES
+    assert ChunkHeader.decode(packed(**table_of(5))).payload_bytes == 5 * LEAF_BYTES
 
 
 def test_a_header_of_another_size_is_no_header():
