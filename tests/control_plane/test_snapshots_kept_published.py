@@ -1,6 +1,8 @@
 """The task that publishes goes on whatever happens, and ends when it is told to."""
 
 import asyncio
+import contextlib
+from urllib.parse import urlsplit
 
 import pytest
 from prefill_control.db import utc_now
@@ -91,4 +93,62 @@ async def test_a_cancellation_that_got_lost_ends_it_all_the_same(urls, database,
         await publisher.begun.wait()
     running.cancel()
     await asyncio.wait({running}, timeout=AT_MOST_SECONDS)
+    assert running.cancelled()
+
+
+class Firewall:
+    """Passes everything on, until it forgets the connections that there are: they fall silent."""
+
+    def __init__(self, url):
+        self._to = urlsplit(url)
+        self.served, self.made, self._passing = [], asyncio.Queue(), asyncio.Event()
+        self._passing.set()
+
+    def url(self, server):
+        port = server.sockets[0].getsockname()[1]
+        return self._to._replace(netloc=f"{self._to.netloc.rpartition('@')[0]}@127.0.0.1:{port}")
+
+    async def serve(self, reader, writer):
+        self.served.append(asyncio.current_task())
+        there = await asyncio.open_connection(self._to.hostname, self._to.port)
+        ways = [(reader, there[1]), (there[0], writer)]
+        passing = self._passing
+        self.made.put_nowait(None)
+        tasks = [asyncio.create_task(self._pass(*way, passing)) for way in ways]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for _, end in ways:
+            end.close()
+        await asyncio.gather(*tasks, *(end.wait_closed() for _, end in ways))
+
+    @staticmethod
+    async def _pass(reader, writer, passing):
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                if passing.is_set():
+                    writer.write(data)
+
+    def forget(self):
+        self._passing.clear()
+        self._passing = asyncio.Event()
+        self._passing.set()
+
+
+async def test_a_connection_that_fell_silent_is_made_anew(urls, database, client, monkeypatch):
+    monkeypatch.setattr(task, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(task, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(task, "AGAIN_SECONDS", 0)
+    publisher = Astonished(database, SnapshotStore(client, CONTROL), utc_now)
+    publisher.met.set()
+    firewall = Firewall(urls.app)
+    async with await asyncio.start_server(firewall.serve, "127.0.0.1") as server:
+        url = firewall.url(server).geturl()
+        running = asyncio.create_task(keep_published(publisher, url))
+        async with asyncio.timeout(AT_MOST_SECONDS):
+            await firewall.made.get()
+            await publisher.published.wait()
+            firewall.forget()
+            await firewall.made.get()
+        running.cancel()
+        await asyncio.wait({running}, timeout=AT_MOST_SECONDS)
+        await asyncio.gather(*firewall.served)
     assert running.cancelled()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -60,8 +61,8 @@ async def keep_published(publisher: Publisher, database_url: str) -> None:
         try:
             async with AsyncExitStack() as stack:
                 dirty = Dirty()
-                lost = await _listen(stack, database_url, dirty)
-                await _publish_until(lost, publisher, dirty)
+                ear = await _listen(stack, database_url, dirty)
+                await _publish_until(ear, publisher, dirty)
         except AWAY as error:
             log.warning("snapshots are not published", reason=f"{type(error).__name__}: {error}")
         except Exception as error:
@@ -70,8 +71,21 @@ async def keep_published(publisher: Publisher, database_url: str) -> None:
         await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _listen(stack: AsyncExitStack, database_url: str, dirty: Dirty) -> asyncio.Event:
-    """Changes go into `dirty`; the event says that the connection is gone."""
+@dataclass(frozen=True, slots=True)
+class Ear:
+    """The connection that changes are heard on; `lost` once it is gone."""
+
+    connection: Any  # the driver comes without types
+    lost: asyncio.Event
+
+    async def check(self) -> None:
+        """TimeoutError when nobody is at the other end: a connection that a firewall forgot for its
+        silence brings no change, and no end either."""
+        await self.connection.execute("SELECT 1", timeout=CONNECT_SECONDS)
+
+
+async def _listen(stack: AsyncExitStack, database_url: str, dirty: Dirty) -> Ear:
+    """Changes go into `dirty`."""
     lost = asyncio.Event()
 
     def gone(_: Any) -> None:
@@ -85,16 +99,16 @@ async def _listen(stack: AsyncExitStack, database_url: str, dirty: Dirty) -> asy
     stack.callback(connection.terminate)
     connection.add_termination_listener(gone)
     await connection.add_listener(CHANNEL, changed)
-    return lost
+    return Ear(connection, lost)
 
 
-async def _publish_until(lost: asyncio.Event, publisher: Publisher, dirty: Dirty) -> None:
+async def _publish_until(ear: Ear, publisher: Publisher, dirty: Dirty) -> None:
     """What was committed while nobody listened comes first, and no renewal before it."""
     loop, patrol = asyncio.get_running_loop(), Patrol(publisher, RENEW_SECONDS)
     _note(dirty, await patrol.whole_round())
     dirty.add("")
     step_at = loop.time() + RENEW_SECONDS
-    while not lost.is_set():
+    while not ear.lost.is_set():
         if await _wait(dirty.event, RENEW_SECONDS):
             await asyncio.sleep(GATHER_SECONDS)
             await publisher.publish(dirty.take())
@@ -103,6 +117,7 @@ async def _publish_until(lost: asyncio.Event, publisher: Publisher, dirty: Dirty
         _end_if_cancelled()
         if loop.time() >= step_at:
             _note(dirty, await patrol.step())
+            await ear.check()
             step_at = loop.time() + RENEW_SECONDS
 
 
