@@ -141,9 +141,18 @@ class SettingsError(ControlError):
         super().__init__(ProblemCode.INTERNAL, message, remedy=remedy)
 
 
+A_TIME = "a time with its zone, such as 2030-01-31T00:00:00Z"
+
+
 def not_found(noun: str) -> ControlError:
     """The same words for an absent object and for another tenant's."""
     return ControlError(ProblemCode.NOT_FOUND, f"no such {noun}")
+
+
+def misshapen(fault: FieldFault) -> ControlError:
+    """One field that does not fit its type."""
+    words = f"{fault.field}: {fault.reason}"
+    return ControlError(ProblemCode.VALIDATION_FAILED, words, extras=Extras(faults=(fault,)))
 
 
 def invalid(name: str, reason: str) -> ControlError:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from prefill_control.errors import invalid
+from prefill_control.errors import A_TIME, FieldFault, invalid, misshapen
 
 MAX_PAGE = 200
 DEFAULT_PAGE = 50
@@ -28,6 +28,20 @@ class PageRequest:
 
     limit: int = DEFAULT_PAGE
     cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """`since` is included, `until` is not; VALIDATION_FAILED for a time without its zone: the
+    driver would take it for one of this machine's."""
+
+    since: dt.datetime | None = None
+    until: dt.datetime | None = None
+
+    def __post_init__(self) -> None:
+        for name, at in (("since", self.since), ("until", self.until)):
+            if at is not None and at.tzinfo is None:
+                raise misshapen(FieldFault(name, f"expected {A_TIME}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,10 @@ async def test_a_field_of_a_body_is_told_in_words(api, path, body, field, reason
         ("members?role=king", "role", A_ROLE),
         ("usage?since=soon", "since",
          "expected a time with its zone, such as 2030-01-31T00:00:00Z"),
+        ("usage?since=2020-01-01T00:00:00", "since",
+         "expected a time with its zone, such as 2030-01-31T00:00:00Z"),
+        ("audit-rows?until=2020-01-01T00:00:00", "until",
+         "expected a time with its zone, such as 2030-01-31T00:00:00Z"),
         ("usage?group_by=week", "group_by", "expected a list of at most 7 entries, each one of "
          "tenant, key, model, datacenter, hour, day, month"),
     ],

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from dataclasses import dataclass
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from prefill_control.audit.models import AuditRow
-from prefill_control.pages import Order, PageOf, PageRequest, page_of
+from prefill_control.pages import Order, PageOf, PageRequest, Span, page_of
 
 ORDER = Order(AuditRow.at, AuditRow.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuditFilter:
-    """Empty and absent fields select everything; `since` is included, `until` is not."""
+class AuditFilter(Span):
+    """Empty and absent fields select everything."""
 
     action: str = ""
     actor_id: str = ""
     subject_id: str = ""
-    since: dt.datetime | None = None
-    until: dt.datetime | None = None
 
 
 async def page(session: AsyncSession, wanted: AuditFilter, asked: PageRequest) -> PageOf[AuditRow]:

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from prefill_control.keys import repository as keys
-from prefill_control.pages import Order, PageOf, PageRequest, page_of
+from prefill_control.pages import Order, PageOf, PageRequest, Span, page_of
 from prefill_control.tenants.models import Tenant
 from prefill_control.usage.models import Receipt, RequestRecord, UsageHour
 
@@ -22,14 +22,12 @@ SUMS = ("requests", "tokens", "cached_tokens", "state_bytes_sent", "amount_micro
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UsageFilter:
-    """Empty and absent fields select everything; `since` is included, `until` is not."""
+class UsageFilter(Span):
+    """Empty and absent fields select everything."""
 
     key_id: str = ""
     model: str = ""
     datacenter: str = ""
-    since: dt.datetime | None = None
-    until: dt.datetime | None = None
 
 
 async def known_tenants(session: AsyncSession, ids: Collection[str]) -> frozenset[str]:

@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-from prefill_control.errors import FieldFault
+from prefill_control.errors import A_TIME, FieldFault
 
 K = TypeVar("K", bound=inspect.Type)
-A_TIME = "a time with its zone, such as 2030-01-31T00:00:00Z"
 UNKNOWN = "what the API's document says"
 _PLACE = re.compile(
     r"(?P<reason>.*?)(?: - at (?P<key>`key` in )?`\$?(?P<place>[^`]*)`)?", re.DOTALL

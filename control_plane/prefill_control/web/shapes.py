@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from litestar.types import RouteHandlerType
 
-from prefill_control.errors import ControlError, Extras, ProblemCode
+from prefill_control.errors import ControlError, ProblemCode, misshapen
 from prefill_control.web.expectations import fault_of
 
 EXACT = float(1 << 53)  # beyond it a float no longer says which integer is meant
@@ -27,9 +27,7 @@ def shaped(handler: RouteHandlerType, body: bytes) -> bytes:
         plain = _whole(msgspec.json.decode(body))
         msgspec.convert(plain, field.annotation)
     except msgspec.ValidationError as error:
-        fault = fault_of(error, field.annotation)
-        words, extras = f"{fault.field}: {fault.reason}", Extras(faults=(fault,))
-        raise ControlError(ProblemCode.VALIDATION_FAILED, words, extras=extras) from None
+        raise misshapen(fault_of(error, field.annotation)) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise ControlError(ProblemCode.MALFORMED_REQUEST, f"no JSON: {error}") from None
     return msgspec.json.encode(plain)
