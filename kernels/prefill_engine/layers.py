@@ -33,7 +33,7 @@ from prefill_engine.workspace import Workspace
 
 ABSORBED_TOKENS = 4  # up to here attention inside the latent space is cheaper than expanding it
 PAST_BLOCK_TOKENS = 2048  # bounds the scratch memory of expanded keys and values
-LATENT_BLOCK_FLOATS = 1 << 19  # of latent rows as they lie: the second time read from a CPU cache
+LATENT_BLOCK_FLOATS = 3 << 18  # 3 MiB of rows as they lie are still cached when they are read again
 FEED_BLOCK_TOKENS = 512  # what lies between the two products of an MLP stays in the cache
 
 
@@ -224,8 +224,10 @@ class Mla:
         c, length, seen = self.c, q.shape[0], cache.shape[0]
         inner = torch.einsum("thn,hnr->htr", q[..., : c.nope_dim], self.kv_b[:, : c.nope_dim])
         query = torch.cat([inner, q[..., c.nope_dim :].transpose(0, 1)], dim=-1)
-        as_it_lies = LATENT_BLOCK_FLOATS // c.row if cache.dtype == torch.float32 else 0
-        parts = _spans(seen, max(PAST_BLOCK_TOKENS, as_it_lies))
+        # fewer blocks are fewer calls; rows to be copied gain nothing by it
+        many = LATENT_BLOCK_FLOATS // (PAST_BLOCK_TOKENS * c.row)
+        many = max(1, many) if cache.dtype == torch.float32 else 1
+        parts = _spans(seen, many * PAST_BLOCK_TOKENS)
         blocks = [partial(self._float32, cache[first:last], space) for first, last in parts]
         out = space.take("latent mixed", c.heads * length, c.latent)
         attend_latent(query.mul_(self.heads.scale), blocks, seen, out, space.take)
