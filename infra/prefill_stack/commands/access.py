@@ -1,6 +1,6 @@
 """How commands reach a cloud: what `up` left in its folder, or the options that replace it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,8 @@ class Access:
     tls_roots: Path | None
 
     def credentials(self) -> "Credentials":
-        """The options together, or what `up` left; NotConfigured when neither is there."""
+        """The options together, or what `up` left, with the key of the options when they have one:
+        a key that was given and not used would bill somebody else. NotConfigured for less."""
         from prefill_stack.local_cloud import Credentials, load_credentials
 
         if self.endpoint and self.api_key and self.control_key:
@@ -35,7 +36,13 @@ class Access:
                 "--endpoint, --api-key and --control-key go together",
                 "give all three, or none to use the cloud that `up` started here",
             )
-        return load_credentials(self.directory)
+        if self.tls_roots is not None:
+            raise NotConfigured(
+                "--tls-roots is of a cloud that --endpoint names",
+                "give --endpoint, or leave it out",
+            )
+        left = load_credentials(self.directory)
+        return replace(left, api_key=self.api_key) if self.api_key else left
 
 
 def open_client(credentials: "Credentials") -> "AsyncClient":

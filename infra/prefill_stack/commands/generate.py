@@ -195,7 +195,7 @@ def generate(
     if as_json:
         print_json(done.document())
         return
-    sys.stdout.write("\n" if stream else done.text + "\n")
+    _write("\n" if stream else done.text + "\n")  # before the line on stderr, in a pipe too
     people(quiet=True).print(done.summary(), soft_wrap=True)
 
 

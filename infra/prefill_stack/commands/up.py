@@ -1,11 +1,13 @@
 """`prefill-cloud up`: a cloud on this machine until Ctrl-C."""
 
+import shlex
 import signal
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from prefill_stack.console import people, print_json, quiet_libraries
@@ -138,6 +140,7 @@ def run_platform(plan: "PlatformPlan", *, as_json: bool) -> None:
                 print_json(access_document(platform, keeper))
             else:
                 status_table(console, platform, keeper)
+                show_what_next(console, plan.directory)
             keeper.keep()
             signal.pause()
         except KeyboardInterrupt:
@@ -205,7 +208,17 @@ def _show(cloud: "LocalCloud", supervisor: "Supervisor") -> None:
         console.print(
             f"TLS authority       {cloud.plan.directory / 'tls' / 'ca.pem'}", soft_wrap=True
         )
-    console.print('try it: [bold]prefill-cloud generate "def main():"[/]   Ctrl-C stops')
+    show_what_next(console, cloud.plan.directory)
+
+
+def show_what_next(console: Console, directory: Path) -> None:
+    """A command that finds this cloud from here, and what is long enough to go through it."""
+    elsewhere = directory != DEFAULT_DIRECTORY.resolve()
+    command = "prefill-cloud generate --file LONG.py" + (
+        f" --directory {shlex.quote(str(directory))}" if elsewhere else ""
+    )
+    console.print(f"try it: {command}", style="bold", soft_wrap=True, markup=False)
+    console.print("        a short prompt is prefilled here, not in the cloud; Ctrl-C stops")
 
 
 def register(app: typer.Typer) -> None:

@@ -55,4 +55,3 @@ def status_table(console: Console, platform: Platform, keeper: Keeper) -> None:
     lines["logs"] = str(platform.plan.logs)
     for name, value in lines.items():
         console.print(f"{name:22} {value}", soft_wrap=True)
-    console.print('try it: [bold]prefill-cloud generate "def main():"[/]   Ctrl-C stops')
