@@ -30,11 +30,14 @@ from prefill_stack.commands import (
 )
 from prefill_stack.commands.wrong_values import Commands
 from prefill_stack.console import print_json
-from prefill_stack.errors import Complaint, complaint
+from prefill_stack.errors import Complaint, NotConfigured, complaint
 
 MANAGEMENT = (tenants, keys, limits, datacenters, prices, routes, usage, audit, fleet)
 BUG_EXIT_CODE = 70  # EX_SOFTWARE
+WRONG_USAGE_EXIT_CODE = 2
 INTERRUPTED_EXIT_CODE = 130
+HELP_SHOWN = "NoArgsIsHelpError"  # a noun without a verb; this class has no public name
+UNANSWERED_REMEDY = "answer on a terminal, or set the environment variable that --help names"
 OPTIONAL_COMMANDS = ("prefill_stack.plan", "prefill_stack.profile")
 
 app = typer.Typer(
@@ -97,13 +100,18 @@ def report(error: Exception, *, as_json: bool = False) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command line; the exit code. Wrong usage is told by typer, or as JSON by us."""
+    """Run the command line; the exit code. Wrong usage is a line and a remedy as all mistakes."""
     as_json = "--json" in arguments
     try:
-        done = app(arguments, standalone_mode=not as_json)
+        done = app(arguments, prog_name="prefill-cloud", standalone_mode=False)
     except KeyboardInterrupt:
         return INTERRUPTED_EXIT_CODE
+    except typer.Abort:
+        unanswered = NotConfigured("nothing was entered", UNANSWERED_REMEDY)
+        return report(unanswered, as_json=as_json)
     except Exception as error:
+        if type(error).__name__ == HELP_SHOWN:
+            return WRONG_USAGE_EXIT_CODE
         if os.environ.get("PREFILL_DEBUG"):
             raise
         return report(error, as_json=as_json)

@@ -2,6 +2,7 @@
 
 import errno
 from dataclasses import dataclass
+from typing import Any
 
 
 class StackError(Exception):
@@ -54,7 +55,7 @@ def complaint(error: BaseException) -> Complaint | None:
         named = (str(getattr(error, name, "")) for name in ("code", "request_id"))
         return Complaint(message, remedy, code, *named)
     if hasattr(error, "format_message"):  # wrong usage, in typer's words
-        return Complaint(error.format_message(), "see --help", getattr(error, "exit_code", 2))
+        return _wrong_usage(error.format_message(), getattr(error, "ctx", None))
     if isinstance(error, ImportError):
         return Complaint(str(error), "this installation lacks a part: run `make setup`", 1)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -65,3 +66,10 @@ def complaint(error: BaseException) -> Complaint | None:
     if isinstance(error, OSError):
         return Complaint(str(error), "check the disk, the network and the address", 1)
     return None
+
+
+def _wrong_usage(words: str, context: Any) -> Complaint:
+    """In one line, without what the parser calls its own errors; the remedy names the command."""
+    command = getattr(context, "command_path", "prefill-cloud")
+    message = " ".join(words.replace("Value error, ", "").split())
+    return Complaint(message, f"`{command} --help` tells more", 2)

@@ -26,7 +26,13 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a folder."""
+    """config.json of a folder; `CheckpointError` for a folder that is none of a checkpoint."""
+    if not (folder / CONFIG).is_file():
+        what = "is no checkpoint" if folder.is_dir() else "is no folder"
+        raise CheckpointError(
+            f"{folder} {what}: its {CONFIG} cannot be read",
+            f"name the folder with a {CONFIG} in it",
+        )
     return read_json(folder / CONFIG)
 
 

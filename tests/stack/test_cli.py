@@ -45,6 +45,9 @@ def test_help_lists_the_commands():
         (["generate", "", "--local"], "the prompt is empty"),
         (["generate", "x", "--file", "y", "--local"], "are two prompts"),
         (["generate", "--file", "missing.txt"], "missing.txt"),
+        (["generate", "x", "--tls-roots", "ca.pem"], "--endpoint"),
+        (["generate", "x", "--local", "--checkpoint", "gone"], "gone is no folder"),
+        (["models", "inspect", "."], "is no checkpoint"),
     ],
 )
 def test_a_mistake_is_one_line_and_a_remedy(tmp_path, arguments, words):
@@ -67,8 +70,37 @@ def test_generating_here_asks_no_cloud(tmp_path):
     assert "request_id" not in told
 
 
-def test_wrong_usage_exits_with_two(tmp_path):
-    assert command("no-such-command", cwd=tmp_path).returncode == 2
+@pytest.mark.parametrize(
+    ("arguments", "words", "remedy"),
+    [
+        (["no-such-command"], "no-such-command", "`prefill-cloud --help`"),
+        (["keys", "create"], "'name'", "`prefill-cloud keys create --help`"),
+        (["keys", "list", "--bogus"], "--bogus", "`prefill-cloud keys list --help`"),
+        (["generate", "--codec-policy", "odd"], "'odd' is not one", "`prefill-cloud generate"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_a_remedy_and_exits_with_two(
+    tmp_path, arguments, words, remedy
+):
+    done = command(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    message, told = done.stderr.strip().splitlines()
+    assert words in message
+    assert "Value error" not in message
+    assert remedy in told
+
+
+def test_a_noun_without_a_verb_shows_its_help_alone(tmp_path):
+    done = command("limits", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "Show the limits of a key" in done.stdout
+
+
+@pytest.mark.parametrize("as_json", [(), ("--json",)])
+def test_a_secret_that_nobody_enters_is_no_bug(tmp_path, as_json):
+    done = command("keys", "check", *as_json, cwd=tmp_path, stdin=subprocess.DEVNULL)
+    assert done.returncode == 1
+    assert "nothing was entered" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["no-separator", "=folder", "name="])
@@ -114,6 +146,7 @@ def test_a_bench_list_says_what_each_measures():
         (["generate", "x", "--json"], 1, "no running cloud"),
         (["tenants", "list", "--json", "--limit", "none"], 2, "--limit"),
         (["tenants", "nonsense", "--json"], 2, "nonsense"),
+        (["keys", "create", "--json"], 2, "Missing argument"),
         (["bench", "nonsense", "--json"], 1, "nonsense"),
     ],
 )

@@ -113,6 +113,14 @@ def _yaml(text: str, place: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InvalidInputError(place, f"not YAML: {error}", "check indentation and colons") from (
-            error
-        )
+        raise InvalidInputError(
+            place, f"not YAML: {_in_one_line(error)}", "check indentation and colons"
+        ) from error
+
+
+def _in_one_line(error: Exception) -> str:
+    """A parser's complaint without the lines of the file that it quotes."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if mark is None or not problem:
+        return " ".join(str(error).split())
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"

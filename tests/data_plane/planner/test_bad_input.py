@@ -234,6 +234,16 @@ def test_files_that_are_no_plans(tmp_path):
         assert caught.value.remedy
 
 
+@pytest.mark.parametrize("text", ["a: [1\nb: {", "a: b: c", "name: !!python/none x", "\x00"])
+def test_what_is_wrong_with_yaml_is_one_line(tmp_path, text):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidInputError, match="not YAML") as caught:
+        load_plan(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert ("line" in str(caught.value)) is (text != "\x00")
+
+
 def test_yaml_can_carry_no_code(tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text("name: !!python/object/apply:os.getcwd []\n", encoding="utf-8")
