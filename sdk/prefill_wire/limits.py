@@ -27,4 +27,4 @@ MAX_CONTROL_FRAME_BYTES = 4 << 10
 MAX_FRAME_BYTES = MAX_LEAF_TABLE_BYTES + (1 << 10)
 MAX_PULL_CHUNKS = 1 << 16
 
-GRPC_MAX_MESSAGE_BYTES = 8 << 20  # a million tokens' block hashes are 64 KiB, a prompt part 1 MiB
+GRPC_MAX_MESSAGE_BYTES = 2 << 20  # a million tokens' block hashes are 64 KiB, a prompt part 1 MiB

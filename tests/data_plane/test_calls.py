@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from hand_client import HandClient, refused
+from http2 import ACK, GOAWAY, PING, SETTINGS, frame, raw
 from in_process_cloud import Cloud, bearer
 from prefill_data.calls import CallCount, CallLimits
 from prefill_data.errors import DataPlaneError
@@ -15,8 +16,6 @@ from prefill_wire.pb import prefill_pb2
 from prefill_wire.status import StatusCode
 
 S = StatusCode
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS, PING, GOAWAY, ACK = 4, 6, 7, 1
 MAX_CONCURRENT_STREAMS, ENHANCE_YOUR_CALM = 3, 11
 
 
@@ -146,32 +145,6 @@ def test_calls_whose_key_is_not_checked_yet_have_places_of_their_own():
             second.belongs_to("acme", always=True)
         assert (count.unproven, count.under_way, count.of("acme")) == (0, 1, 1)
     assert (count.unproven, count.under_way, count.of("acme")) == (0, 0, 0)
-
-
-@asynccontextmanager
-async def raw(endpoint):
-    """An HTTP/2 connection by hand; gives a writer and the frames that come."""
-    host, port = endpoint.split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(PREFACE + frame(SETTINGS))
-
-    async def frames():
-        while True:
-            try:
-                head = await reader.readexactly(9)
-                length = int.from_bytes(head[:3], "big")
-                yield head[3], head[4], await reader.readexactly(length)
-            except asyncio.IncompleteReadError:
-                return
-
-    try:
-        yield writer, frames()
-    finally:
-        writer.transport.abort()
-
-
-def frame(kind, payload=b"", flags=0):
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + bytes(4) + payload
 
 
 async def test_a_peer_that_asks_all_the_time_is_told_to_calm_down(narrow):

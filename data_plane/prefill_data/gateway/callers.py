@@ -9,6 +9,7 @@ from typing import Protocol
 
 from prefill_data.gateway.keys import ApiKey, KeyFile
 from prefill_data.gateway.terms import Terms, flat_terms
+from prefill_data.refusals import Context
 
 Metadata = Iterable[tuple[str, str | bytes]]
 _PEER = re.compile(r"ipv[46]:\[?(?:%5B)?([0-9a-fA-F.:]+?)(?:%5D)?\]?:\d+")
@@ -37,6 +38,11 @@ class KeyFileSource:
     def terms(self, key: ApiKey) -> Terms:
         """The same for all."""
         return self._terms
+
+
+def caller_of(keys: KeySource, context: Context) -> ApiKey:
+    """The key that a call shows; a typed refusal by its KeyStatus."""
+    return keys.check(context.invocation_metadata() or (), peer_address(context.peer()))
 
 
 def peer_address(peer: str) -> str:

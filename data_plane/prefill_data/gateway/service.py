@@ -15,7 +15,7 @@ from prefill_data.calls import CallCount
 from prefill_data.errors import DataPlaneError
 from prefill_data.gateway.admission import OpeningRules
 from prefill_data.gateway.billed import Billed
-from prefill_data.gateway.callers import peer_address
+from prefill_data.gateway.callers import caller_of
 from prefill_data.gateway.claims import Claims
 from prefill_data.gateway.fleet import Fleet
 from prefill_data.gateway.keys import ApiKey
@@ -144,8 +144,7 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         return key
 
     def _proven(self, context: Context) -> ApiKey:
-        metadata = context.invocation_metadata() or ()
-        return self._parts.live.keys.check(metadata, peer_address(context.peer()))
+        return caller_of(self._parts.live.keys, context)
 
     def _find(self, key: ApiKey, request_id: str, attempt: int) -> GatewayAttempt | Billed:
         return self._parts.book.find(key.tenant, request_id, attempt)
