@@ -165,6 +165,19 @@ def test_zeros_and_tiny_values_come_back_as_good_as_they_went(name):
         assert error <= encoded.error_bound <= 2 * abs(value)
 
 
+@pytest.mark.parametrize("form", ["native", "numpy"])
+@pytest.mark.parametrize("name", lossy_names())
+def test_a_row_that_is_next_to_nothing_beside_others_is_within_the_bound(monkeypatch, name, form):
+    """Below 1e-30 a row has no scale: its elements are the error, not a step of the others'."""
+    if form == "numpy":
+        off(monkeypatch)
+    for least in (1e-38, 9e-31):
+        block = np.full((2, 64), 2e-30, np.float32)
+        block[0] = least
+        encoded, error = round_trip(name, block, ElementType.FLOAT32)
+        assert error <= encoded.error_bound <= 1.1e-30
+
+
 @pytest.mark.parametrize(
     ("name", "payload", "message"),
     [

@@ -16,9 +16,8 @@ from prefill_kernels.pack.rows import (
     TOO_LARGE,
     WIDTH,
     as_rows,
-    from_bf16,
+    bound,
     narrowed,
-    rounding_of_output,
     row_count,
     row_width,
     scales,
@@ -49,9 +48,7 @@ class ByteRowCodec:
         payload[: WIDTH.size] = np.frombuffer(WIDTH.pack(width), np.uint8)
         scale = payload[WIDTH.size : WIDTH.size + 2 * rows].view(np.uint16)
         peak = self._encode(block, element, width, (scale, payload[WIDTH.size + 2 * rows :]))
-        step = float(from_bf16(scale).max(initial=0.0))
-        error = self.worst * step + rounding_of_output(peak, element) if step else peak
-        return Encoded(payload.tobytes(), error)
+        return Encoded(payload.tobytes(), bound(self.worst, scale, peak, element))
 
     def _encode(
         self,

@@ -21,14 +21,13 @@ from prefill_kernels.pack.rows import (
     LARGEST,
     TOO_LARGE,
     as_rows,
+    bound,
     expect,
-    from_bf16,
     inverses,
     narrowed,
     read_scales,
     read_width,
     rounded_up,
-    rounding_of_output,
     row_count,
     row_width,
     widened,
@@ -51,8 +50,7 @@ class Int12ZstdCodec:
         scale, high = space[: 2 * rows].view(np.uint16), space[2 * rows : 2 * rows + items]
         low = space[2 * rows + items :]
         peak = _encode(block, element, width, (scale, high, low))
-        step = float(from_bf16(scale).max(initial=0.0))
-        error = 0.501 * step + rounding_of_output(peak, element) if step else peak
+        error = bound(0.501, scale, peak, element)
         method, body = packed(high)
         head = _HEAD.pack(width, method, len(body))
         return Encoded(b"".join((head, scale.data, body, low[:half].data)), error)

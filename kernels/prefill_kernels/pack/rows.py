@@ -117,6 +117,15 @@ def rounding_of_output(peak: float, element: ElementType) -> float:
     return peak * BF16_ROUNDING if element is ElementType.BFLOAT16 else 0.0
 
 
+def bound(worst: float, scale: np.ndarray, peak: float, element: ElementType) -> float:
+    """Largest error of codes that are off by up to `worst` of their rows' scales, bfloat16 bits.
+
+    `peak` is the largest |element|. A row without a scale is off by its elements, all below TINY.
+    """
+    step = float(from_bf16(scale).max(initial=0.0))
+    return max(worst * step + rounding_of_output(peak, element), min(peak, float(TINY)))
+
+
 def read_width(payload: bytes, head_bytes: int, out: np.ndarray) -> int:
     """The width that heads a payload, held to that of the target's rows."""
     if len(payload) < head_bytes:
