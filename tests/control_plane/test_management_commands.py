@@ -253,7 +253,9 @@ def prices_and_routes(operator, admin):
                  "--model", "priced")  # fmt: skip
     rates = ("--input-miss-micros", "2000000", "--input-hit-micros", "500000", "--valid-from", FROM)
     operator.run("prices", "create", "priced", *rates)
-    assert "2.00 USD" in admin.run("prices", "list", "--model", "priced").stdout
+    listed = admin.run("prices", "list", "--model", "priced").stdout
+    assert "2.00 USD" in listed
+    assert "for a million tokens" in listed
     quoted = admin.json("prices", "quote", "priced", "1000", "--cached-tokens", "400")
     assert (quoted["amount_micros"], quoted["bound_micros"]) == (1400, 2000)
     assert "0.0014" in admin.run("prices", "quote", "priced", "1000", "--cached-tokens",
@@ -283,6 +285,10 @@ def what_happened(operator, admin):
     told = admin.json("usage", "request", made.request_id)
     assert told["timeline"]["prefill_us"] == 20
     admin.json("keys", "create", "seen")
+    useless = "which no gateway takes"
+    assert useless in operator.run("keys", "create", "mine").stdout
+    assert useless not in operator.run("keys", "create", "ours", "--scope", "platform").stdout
+    assert useless not in admin.run("keys", "create", "mine").stdout
     (audited,) = admin.json("audit", "list", "--action", "keys.create", "--since", "9000d",
                             "--limit", "1")["items"]  # fmt: skip
     assert audited["actor_id"] in {admin.caller.key_id, "install"}
@@ -308,6 +314,8 @@ def test_what_a_fleet_tells_is_shown():
     worker = msgspec.structs.replace(gateway, models=["kimi"], memory_cap_bytes=4 << 20, links=[])
     assert process_cells(gateway)[4:] == ["1,200 ms", "1", "0", "3.00 MiB", "2 live"]
     assert process_cells(worker)[-2:] == ["3.00 MiB of 4.00 MiB", "kimi"]
+    large = msgspec.structs.replace(worker, memory_used_bytes=1 << 29, memory_cap_bytes=4 << 30)
+    assert process_cells(large)[-2] == "0.50 of 4.00 GiB"
     assert link_cells([gateway, worker]) == [["fra", "iad", "live", "81.2 ms", "not measured"]]
 
 
@@ -470,7 +478,9 @@ def test_a_time_that_is_none_is_refused(text):
 def test_limits_and_counts_are_named_when_wrong():
     assert parsed(["a=1", "b="], ("a", "b")) == {"a": 1, "b": None}
     for wrong in ("c=1", "a", "a=-1", "a=x"):
-        with pytest.raises(NotConfigured, match="--set"):
+        with pytest.raises(NotConfigured, match="--set") as refused:
             parsed([wrong], ("a", "b"))
+        remedy = "limits: a, b" if wrong in ("c=1", "a") else "to lift this limit"
+        assert remedy in refused.value.remedy
     with pytest.raises(NotConfigured, match="NAME=COUNT"):
         options.counts(["h100"])

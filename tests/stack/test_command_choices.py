@@ -37,6 +37,17 @@ def test_what_is_none_of_them_is_refused_by_the_options_name(tmp_path, arguments
     assert done.exception.remedy.startswith("known: ")
 
 
+@pytest.mark.parametrize("tenant", ["acme", "key_1"])
+def test_an_account_goes_by_its_id(tenant):
+    asked = ["keys", "list", "--url", "http://127.0.0.1:1", "--credential", "pco_x", "--tenant"]
+    done = CliRunner().invoke(cli.app, [*asked, tenant])
+    assert isinstance(done.exception, NotConfigured)
+    assert done.exception.message == f"--tenant '{tenant}' is no account's id"
+    assert "tenants list" in done.exception.remedy
+    beyond = CliRunner().invoke(cli.app, [*asked, "ten_1"]).exception
+    assert not isinstance(beyond, NotConfigured)  # it asked the API, where nobody listens
+
+
 def test_one_of_them_and_none_at_all_pass():
     assert chosen("--state", "active", ("active",)) == "active"
     assert chosen("--state", "", ("active",)) == ""

@@ -8,6 +8,7 @@ from prefill_stack.commands.showing import (
     fitting,
     show_rows,
     show_table,
+    text_of,
     title_of,
 )
 
@@ -67,3 +68,19 @@ def test_one_object_names_it_too(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     show_table(facts_table(Charged(1_500_000, "EUR")))
     assert "1.50 EUR" in capsys.readouterr().out
+
+
+def test_a_timeline_is_in_units_that_people_read():
+    told = {"prefill_us": 3_097_816, "started_at_ms": 1_900_000_000_000, "codec": "bf16"}
+    assert text_of("timeline", told) == (
+        "prefill=3,097.8 ms, started_at=2030-03-17 17:46:40Z, codec=bf16"
+    )
+
+
+@pytest.mark.parametrize("name", ["state_bytes_sent", "requests_per_second", "egress_mbps"])
+def test_numbers_stand_at_the_right(capsys, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    show_rows([name, "note"], [["7", "7"]])
+    row = capsys.readouterr().out.splitlines()[-2]
+    assert row.startswith("│  ")
+    assert row.endswith("7    │")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., None])
 T = TypeVar("T")
 MOST_ROWS_A_PAGE = 200
+TENANT_PREFIX = "ten_"
 
 Directory = Annotated[Path, typer.Option(help="Where `up` left its access.")]
 Url = Annotated[str, typer.Option(help="The management API, instead of the folder's.")]
@@ -62,6 +63,11 @@ class Desk:
         if not self.opened:
             self.opened.append(self.access.open())
         client = self.opened[0]
+        if self.tenant and not self.tenant.startswith(TENANT_PREFIX):
+            raise NotConfigured(
+                f"--tenant {self.tenant[:40]!r} is no account's id",
+                f"ids begin with {TENANT_PREFIX}: `prefill-cloud tenants list` shows them",
+            )
         return client.for_tenant(self.tenant) if self.tenant else client
 
     @property
@@ -81,6 +87,7 @@ class Desk:
         try:
             agreed = not self.as_json and typer.confirm(f"{what}?", err=True)
         except typer.Abort:
+            typer.echo(err=True)  # the question's line has no end yet
             agreed = None
         if agreed is None or self.as_json:
             raise NotConfigured(f"nobody agreed to: {what}", "give --yes to do it without asking")
@@ -97,13 +104,15 @@ class Desk:
         if note:
             people().print(note, soft_wrap=True, markup=False)
 
-    def rows(self, listing: "Listing[Any]", columns: str) -> None:
-        """Show up to `--limit` rows of a list, these columns for people."""
+    def rows(self, listing: "Listing[Any]", columns: str, note: str = "") -> None:
+        """Show up to `--limit` rows of a list, these columns for people, as `note` is."""
         items, cursor = self.take(listing)
         if self.as_json:
             self.listed(items, cursor)
             return
         show_rows(columns.split(), as_rows(items, columns.split()))
+        if note:
+            people().print(note, soft_wrap=True, markup=False)
         self.tell_more(cursor)
 
     def take(self, listing: "Listing[T]") -> "tuple[list[T], str]":

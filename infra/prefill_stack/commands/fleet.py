@@ -17,6 +17,7 @@ fleet = typer.Typer(help="Workers, gateways, links.", no_args_is_help=True)
 
 Role = Annotated[str, typer.Option(help="worker or gateway.")]
 Datacenter = Annotated[str, typer.Option(help="Only there.")]
+GIB = 2**30
 ROLES = ("worker", "gateway")
 COLUMNS = ("role", "name", "datacenter", "state", "silent", "version", "in flight", "memory",
            "models or workers")  # fmt: skip
@@ -55,6 +56,8 @@ def process_cells(process: "FleetProcess") -> list[str]:
     """One row about a worker or gateway."""
     used, cap = process.memory_used_bytes, process.memory_cap_bytes
     memory = mebibytes(used) + (f" of {mebibytes(cap)}" if cap else "")
+    if cap >= GIB:
+        memory = f"{used / GIB:.2f} of {cap / GIB:.2f} GiB"
     serves = ", ".join(process.models) or f"{process.live_workers} live"
     return [
         process.role,

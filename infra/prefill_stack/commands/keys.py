@@ -28,6 +28,11 @@ SCOPES = (
 STATES = ("active", "revoked")
 SHOWN = "id tenant_id name state last4 scopes expires_at last_used_at"
 ONCE = "the secret is shown this once; whoever has it is the key"
+OPERATORS_PREFIX = "pco"
+OPERATORS = (
+    "it is a key of the operators, which no gateway takes: "
+    "--tenant TENANT_ID makes one that may prefill"
+)
 
 
 def _scopes(given: list[str] | None) -> list[str]:
@@ -43,7 +48,10 @@ def create(
     address: Addresses = None,
     expires: Expires = None,
 ) -> None:
-    """Create a key that may prefill, or what --scope names; shows its secret, once."""
+    """Create a key that may prefill, or what --scope names; shows its secret, once.
+
+    Operators name the account with --tenant.
+    """
     from prefill_cloud.manage import KeyValues
 
     values = KeyValues(
@@ -52,7 +60,9 @@ def create(
         addresses=address or (),
         expires_at=moment("--expires", expires),
     )
-    desk.one(desk.client.keys.create(values), ONCE)
+    created = desk.client.keys.create(values)
+    useless = created.key.prefix == OPERATORS_PREFIX and values.scopes == ["prefill"]
+    desk.one(created, f"{ONCE}\n{OPERATORS}" if useless else ONCE)
 
 
 @verb(keys, "list", "list")

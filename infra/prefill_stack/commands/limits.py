@@ -62,9 +62,14 @@ def parsed(changes: list[str], known: tuple[str, ...]) -> dict[str, int | None]:
     found: dict[str, int | None] = {}
     for change in changes:
         name, separator, number = change.partition("=")
-        if name not in known or not separator or not (number.isdecimal() or number == ""):
+        if name not in known or not separator:
             raise NotConfigured(
-                f"--set {change!r} is no limit and a number", f"limits: {', '.join(known)}"
+                f"--set {change!r} is no limit's NAME=NUMBER", f"limits: {', '.join(known)}"
+            )
+        if number and not (number.isascii() and number.isdecimal()):
+            raise NotConfigured(
+                f"--set {name}: {number[:40]!r} is no whole number from 0 on",
+                f"give one, or nothing after the sign ({name}=) to lift this limit",
             )
         found[name] = int(number) if number else None
     return found

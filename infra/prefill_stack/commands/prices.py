@@ -25,6 +25,7 @@ Relay = Annotated[
 ]
 From = Annotated[str, typer.Option(help="2030-01-31T00:00:00Z, or 30d from now.")]
 OfModel = Annotated[str, typer.Option(help="Only of this model.")]
+UNITS = "input and relay decode: for a million tokens; egress: for a million bytes"
 SHOWN = "model valid_from input_miss_micros input_hit_micros egress_micros relay_decode_micros"
 
 
@@ -58,13 +59,13 @@ def create(
         egress_micros=egress,
         relay_decode_micros=relay,
     )
-    desk.one(desk.client.prices.create(values))
+    desk.one(desk.client.prices.create(values), UNITS)
 
 
 @verb(prices, "list", "list")
 def list_all(desk: Desk, *, model: OfModel = "") -> None:
     """List prices, the latest validity first."""
-    desk.rows(desk.client.prices.list(model=model), SHOWN)
+    desk.rows(desk.client.prices.list(model=model), SHOWN, UNITS)
 
 
 @verb(overrides, "create")
@@ -91,13 +92,14 @@ def create_override(
         egress_micros=egress,
         relay_decode_micros=relay,
     )
-    desk.one(desk.client.price_overrides.create(values))
+    desk.one(desk.client.price_overrides.create(values), UNITS)
 
 
 @verb(overrides, "list", "list")
 def list_overrides(desk: Desk, *, model: OfModel = "") -> None:
     """List an account's own prices, the latest validity first."""
-    desk.rows(desk.client.price_overrides.list(model=model), f"tenant_id {SHOWN} valid_until")
+    columns = f"tenant_id {SHOWN} valid_until"
+    desk.rows(desk.client.price_overrides.list(model=model), columns, UNITS)
 
 
 @verb(prices, "quote")
@@ -119,7 +121,7 @@ def quote(
         "egress_bytes": egress_bytes,
         "relay_decode_tokens": relay_decode_tokens,
     }
-    desk.one(desk.client.quotes.create(QuoteRequest(model=model, **numbers)))
+    desk.one(desk.client.quotes.create(QuoteRequest(model=model, **numbers)), UNITS)
 
 
 def register(app: typer.Typer) -> None:

@@ -19,7 +19,8 @@ MICROS = 1_000_000
 MONEY_SUFFIX = "_micros"
 LEAST_DECIMALS = 2
 UNBOUNDED_COLUMNS = 4096
-NUMBERS = (MONEY_SUFFIX, "tokens", "_bytes", "_count", "_ms", "requests")
+NUMBERS = (MONEY_SUFFIX, "tokens", "_bytes", "_sent", "_count", "_ms", "_mbps", "requests",
+           "_per_second", "_hard", "concurrency")  # fmt: skip
 TIMES = ("_at", "_from", "_until", "at")
 EDGE = 3  # what a cell costs besides its text: a blank on both sides and a rule
 
@@ -50,10 +51,20 @@ def text_of(name: str, value: Any, currency: str = "") -> str:
     if isinstance(value, dt.datetime):
         return value.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%SZ")
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={entry}" for key, entry in value.items()) or "-"
+        return ", ".join(_entry(key, entry) for key, entry in value.items()) or "-"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(str(entry) for entry in value) or "-"
     return str(value)
+
+
+def _entry(key: str, value: Any) -> str:
+    """One of named values; a timeline's microseconds and moments in units that people read."""
+    if isinstance(value, int) and key.endswith("_us"):
+        return f"{key.removesuffix('_us')}={value / 1000:,.1f} ms"
+    if isinstance(value, int) and key.endswith("_at_ms"):
+        at = dt.datetime.fromtimestamp(value / 1000, dt.UTC)
+        return f"{key.removesuffix('_ms')}={text_of(key, at)}"
+    return f"{key}={value}"
 
 
 def as_rows(items: "Sequence[Struct]", columns: Sequence[str]) -> list[list[str]]:

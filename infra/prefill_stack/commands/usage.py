@@ -29,7 +29,7 @@ Until = Annotated[str, typer.Option(help="Up to this time, which is excluded.")]
 GROUPS = ("tenant", "key", "model", "datacenter", "hour", "day", "month")
 SUMS = ("requests", "tokens", "cached_tokens", "state_bytes_sent", "amount_micros")
 RECEIPTS = "receipt_id amount_micros token_count cached_tokens model datacenter finished_at"
-REQUESTS = "request_id outcome token_count model datacenter route_reason at"
+REQUESTS = "request_id outcome at token_count model datacenter route_reason"
 
 
 F = TypeVar("F", bound=Callable[..., None])
