@@ -61,4 +61,5 @@ def decide(situation: Situation) -> Decision:
         return Decision(
             Route.LOCAL, f"the deadline leaves {left:.2f} s before local prefill has to start"
         )
-    return Decision(Route.CLOUD, f"{uncached} uncached tokens, above the threshold of {threshold}")
+    above = f"above the threshold of {threshold}" if threshold else "and no threshold is known"
+    return Decision(Route.CLOUD, f"{uncached} uncached tokens, {above}")

@@ -11,7 +11,8 @@ LONG = Situation(prompt_tokens=20_000, local_prefix_tokens=0, routing_threshold_
 @pytest.mark.parametrize(
     ("changes", "route", "reason"),
     [
-        ({}, Route.CLOUD, "20000 uncached tokens"),
+        ({}, Route.CLOUD, "20000 uncached tokens, above the threshold of 8000"),
+        ({"routing_threshold_tokens": 0}, Route.CLOUD, "tokens, and no threshold is known"),
         ({"prompt_tokens": 8_000}, Route.LOCAL, "at most the threshold of 8000"),
         ({"prompt_tokens": 8_001}, Route.CLOUD, "8001 uncached"),
         ({"local_prefix_tokens": 12_000}, Route.LOCAL, "8000 uncached"),

@@ -42,6 +42,11 @@ def test_a_time_is_never_broken_and_words_are_never_cut():
     assert fitting(["at", "name"], [["2030-01-31 00:00:00Z", "some words"]], 31) == [20]
 
 
+def test_an_amount_and_its_currency_are_one_line():
+    assert fitting(["amount_micros", "note"], [["0.0021 USD", "some words"]], 20) == [10]
+    assert fitting(["text", "note"], [["0.0021 USD", "some words"]], 20) == [8, 5]
+
+
 def test_no_rows_are_a_table_too(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     show_rows(["id", "amount_micros"], [])

@@ -107,13 +107,13 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    """The widths of the columns that fit, the first ones, one at least: no word and no time in
+    """The widths of the columns that fit, the first ones, one at least: no word, time or amount in
     them is broken; what is to spare keeps texts of several words in one line."""
     least: list[int] = []
     most: list[int] = []
     for number, name in enumerate(columns):
         cells = [row[number] for row in rows]
-        whole = name.endswith(TIMES)
+        whole = name.endswith((*TIMES, MONEY_SUFFIX))
         words = [word for cell in cells for word in ([cell] if whole else cell.split())]
         needed = max(cell_len(word) for word in (*words, *title_of(name).split()))
         if 1 + EDGE * (number + 1) + sum(least) + needed > width and number > 0:
