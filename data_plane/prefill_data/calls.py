@@ -6,7 +6,10 @@ last; calls of which nobody knows yet whose they are have places of their own.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -66,6 +69,7 @@ class CallCount:
         self._most_a_tenant, self._most_unproven = most_a_tenant or most, most_unproven or most
         self.under_way, self.unproven = 0, 0
         self._tenants: dict[str, int] = {}
+        self._untaken: Counter[str] = Counter()
 
     def place(self, *, always: bool = False) -> Place:
         """For one call, which holds it while it is entered; one that is short and frees what
@@ -76,11 +80,32 @@ class CallCount:
         """The places that a tenant holds."""
         return self._tenants.get(tenant, 0)
 
+    def untaken(self, tenant: str) -> int:
+        """Answers to a tenant that lie here, since their peers do not read them."""
+        return self._untaken[tenant]
+
+    def answered(self, tenant: str) -> Callable[[object], None]:
+        """An answer to a tenant is on its way; to be called once it is taken or its peer left."""
+        self._untaken[tenant] += 1
+        return partial(self._taken, tenant)
+
+    def _taken(self, tenant: str, _context: object) -> None:
+        self._untaken[tenant] -= 1
+        if not self._untaken[tenant]:
+            del self._untaken[tenant]
+
     def begin(self, always: bool) -> None:
         """One more unproven call; CAPACITY_EXHAUSTED when there are too many."""
         if self.unproven >= self._most_unproven and not always:
             raise _too_many(f"{self.unproven} calls are", self._most_unproven, "PREFILL_MAX_CALLS")
         self.unproven += 1
+
+    def refuse_untaken(self, tenant: str) -> None:
+        """CAPACITY_EXHAUSTED while a tenant takes too few of its answers: they lie in memory."""
+        most = 2 * self._most_a_tenant  # those of its calls, and as many of what is always taken
+        if self._untaken[tenant] >= most:
+            what = f"{self._untaken[tenant]} answers to this account, which nobody reads, are"
+            raise _too_many(what, most, "PREFILL_MAX_CALLS_A_TENANT")
 
     def prove(self, tenant: str) -> None:
         """An unproven call turned out to be a tenant's; CAPACITY_EXHAUSTED when too many are."""
@@ -105,11 +130,12 @@ class Place:
     """What one call holds of a count until it is over: first an unproven place, then one of its
     tenant's, or none when it is always taken."""
 
-    __slots__ = ("_always", "_count", "_tenant", "_unproven")
+    __slots__ = ("_always", "_count", "_tenant", "_unproven", "caller")
 
     def __init__(self, count: CallCount, always: bool) -> None:
         self._count, self._always = count, always
         self._tenant, self._unproven = "", False
+        self.caller = ""  # the tenant, also of a call that is always taken
 
     def __enter__(self) -> Self:
         self._count.begin(self._always)
@@ -118,11 +144,16 @@ class Place:
 
     def belongs_to(self, tenant: str, *, always: bool = False) -> None:
         """Its key was checked, once; CAPACITY_EXHAUSTED beyond the tenant's share, or `most`."""
+        self._count.refuse_untaken(tenant)
         if not (always or self._always):
             self._count.prove(tenant)
             self._tenant = tenant
         self._count.unproven -= 1
-        self._unproven = False
+        self._unproven, self.caller = False, tenant
+
+    def answered(self) -> Callable[[object], None] | None:
+        """What is to be called once the call's answer is taken; None for one of no tenant's."""
+        return self._count.answered(self.caller) if self.caller else None
 
     def __exit__(
         self,

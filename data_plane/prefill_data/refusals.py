@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
@@ -64,8 +64,10 @@ class Call:
 class Guard:
     """Every error of a call becomes a counted, logged, typed refusal; too many calls are one."""
 
-    def __init__(self, refusals: Counter, calls: CallCount) -> None:
-        self._refusals, self._calls = refusals, calls
+    def __init__(self, refusals: Counter, calls: CallCount, *, answers: bool = True) -> None:
+        """`answers`: what is under guard ends with the call's answer, which counts until it is
+        taken."""
+        self._refusals, self._calls, self._answers = refusals, calls, answers
 
     @asynccontextmanager
     async def call(
@@ -76,6 +78,9 @@ class Guard:
         try:
             with call.place:
                 yield call
+            taken = call.place.answered() if self._answers else None
+            if taken is not None:
+                context.add_done_callback(cast(Any, taken))
         except grpc.aio.AbortError:
             raise
         except Exception as error:

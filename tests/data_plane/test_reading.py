@@ -1,6 +1,7 @@
 """A message is read for who may call: what comes in halves holds no memory of anybody else's."""
 
 import asyncio
+import struct
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from itertools import count
@@ -8,7 +9,7 @@ from itertools import count
 import grpc
 import pytest
 from hand_client import HandClient, detail_of, refused
-from http2 import DATA, END_STREAM, HEADERS, call, frame, message, raw
+from http2 import DATA, END_STREAM, HEADERS, SETTINGS, call, frame, message, raw
 from in_process_cloud import FLEET_TOKEN, Cloud, bearer
 from prefill_data import reading
 from prefill_data.calls import CallLimits
@@ -20,6 +21,7 @@ from prefill_wire.status import StatusCode
 S = StatusCode
 GATEWAY, WORKER = "/prefill.v1.PrefillGateway/", "/prefill.fleet.v1.PrefillWorker/"
 HEALTH = "/grpc.health.v1.Health/"
+NO_WINDOW = struct.pack(">HI", 4, 0)  # what a stream may be sent
 HALF = message(bytes(GRPC_MAX_MESSAGE_BYTES - 64))[:1000]
 
 
@@ -120,6 +122,36 @@ async def test_a_message_that_does_not_come_in_its_time_is_given_up(narrow, monk
     async with half_messages(narrow) as begin:
         await until(narrow, S.CAPACITY_EXHAUSTED, begin)
         await until(narrow, "listed")
+
+
+async def test_answers_that_nobody_reads_take_places_of_their_own_tenant(narrow):
+    other = HandClient(narrow, tenant="bolt")
+    streams = count(1, 2)
+    async with raw(narrow.endpoint) as (writer, _):
+        writer.write(frame(SETTINGS, NO_WINDOW))
+
+        def begin():
+            stream = next(streams)
+            writer.write(call(GATEWAY + "ListModels", stream, bearer()))
+            writer.write(frame(DATA, message(b""), END_STREAM, stream))
+
+        await until(narrow, S.CAPACITY_EXHAUSTED, begin)
+        assert narrow.parts.calls.untaken("acme") == 4
+        assert narrow.parts.calls.under_way == 0
+        await other.claim(await other.through())
+    await until(narrow, "listed")
+
+
+async def test_answers_that_are_read_take_none(narrow):
+    """The twin."""
+    async with asyncio.timeout(10), raw(narrow.endpoint) as (writer, frames):
+        for stream in range(1, 20, 2):
+            writer.write(call(GATEWAY + "ListModels", stream, bearer()))
+            writer.write(frame(DATA, message(b""), END_STREAM, stream))
+            assert await end_of(frames)
+    async with asyncio.timeout(10):
+        while narrow.parts.calls.untaken("acme"):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 async def test_what_is_no_message_is_refused_typed(cloud):

@@ -139,7 +139,7 @@ def _key_before_message(settings: GatewaySettings, parts: GatewayParts) -> KeyBe
     """Messages under way have places of their own: a Cancel is read however many calls wait."""
     calls = settings.calls
     reading = CallCount(calls.most, calls.most_a_tenant, calls.most_unproven)
-    guard = Guard(parts.metrics.refusals, reading)
+    guard = Guard(parts.metrics.refusals, reading, answers=False)
     return KeyBeforeMessage(
         guard, lambda context: caller_of(parts.live.keys, context).tenant, parts.opener.new_id
     )
