@@ -25,9 +25,10 @@ PUBLISHED_POSITIONS = 20_480
 
 @pytest.fixture(scope="module")
 def sides():
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:  # gone again before the long form asks for all
         patch.setattr(codec_quality, "SEQUENCES", SEQUENCES)
-        yield CodeText(CHECKPOINTS / "code-lm", POSITIONS), Recall(CHECKPOINTS / "mqar")
+        recall = Recall(CHECKPOINTS / "mqar")
+    return CodeText(CHECKPOINTS / "code-lm", POSITIONS), recall
 
 
 @pytest.mark.parametrize("policy", list(BOUNDS))
