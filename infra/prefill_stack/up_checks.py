@@ -1,5 +1,6 @@
 """What `up` refuses before anything starts: addresses, checkpoints, services by URL."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from prefill_stack.errors import NotConfigured
 
 ANY_PORT = "127.0.0.1:0"
 GREATEST_PORT = 65535
+TENANT_NAME = re.compile(r"\w[\w .-]{0,63}")
 
 
 def parse_checkpoints(options: list[str]) -> dict[str, Path]:
@@ -28,6 +30,17 @@ def parse_checkpoints(options: list[str]) -> dict[str, Path]:
             )
         pairs[name] = Path(folder).resolve()
     return pairs
+
+
+def parse_tenants(options: list[str]) -> tuple[str, ...]:
+    """Names of accounts, which files are named after; `demo` when there are none."""
+    for name in options:
+        if not TENANT_NAME.fullmatch(name):
+            raise NotConfigured(
+                f"--tenant {name[:40]!r} cannot be a file's name",
+                "use up to 64 letters, digits, blanks, dots, underscores and dashes",
+            )
+    return tuple(options or ["demo"])
 
 
 def check_models(checkpoints: Mapping[str, Path], profile: str) -> None:

@@ -17,7 +17,7 @@ def latent_dtype(profile: str) -> Dtype:
     """Element type of the latent cache; a typed refusal of an unknown profile."""
     if profile not in PROFILES:
         raise UnsupportedConfig(
-            f"numerics profile {profile!r} is unknown", f"use one of {sorted(PROFILES)}"
+            f"numerics profile {profile!r} is unknown", f"use {' or '.join(sorted(PROFILES))}"
         )
     return PROFILES[profile]
 

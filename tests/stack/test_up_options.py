@@ -9,6 +9,7 @@ from prefill_stack.up_checks import (
     check_platform,
     check_services,
     on_loopback,
+    parse_tenants,
 )
 
 
@@ -49,6 +50,17 @@ def test_options_of_the_small_cloud_are_not_dropped_in_silence(listen, tls, host
         check_platform(ANY_PORT, listen, tls, hosts)
 
 
+@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "a\nb", "a" * 65])
+def test_a_tenant_that_names_no_file_is_refused_before_anything_starts(name):
+    with pytest.raises(NotConfigured, match="--tenant"):
+        parse_tenants(["demo", name])
+
+
+def test_names_of_tenants_pass_and_one_is_there_without_any():
+    assert parse_tenants(["Ärzte GmbH", "a-b_c.d"]) == ("Ärzte GmbH", "a-b_c.d")
+    assert parse_tenants([]) == ("demo",)
+
+
 @pytest.fixture
 def folders():
     return {shipped.MQAR: shipped.checkpoint(shipped.MQAR)}
@@ -63,6 +75,7 @@ def test_an_unknown_profile_is_refused(folders):
     with pytest.raises(Exception, match="'fp16' is unknown") as refused:
         check_models(folders, "fp16")
     assert "bf16-cache" in complaint(refused.value).remedy
+    assert refused.value.remedy == "use bf16-cache or fp32"
 
 
 @pytest.mark.parametrize(

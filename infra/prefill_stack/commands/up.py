@@ -18,6 +18,7 @@ from prefill_stack.up_checks import (
     check_platform,
     check_services,
     parse_checkpoints,
+    parse_tenants,
     with_tls,
 )
 
@@ -87,7 +88,7 @@ def up(
     from prefill_stack.platform.plan import PlatformPlan
 
     stop_on_terminate()
-    checkpoints, tenants = parse_checkpoints(checkpoint or []), tuple(tenant or ["demo"])
+    checkpoints, tenants = parse_checkpoints(checkpoint or []), parse_tenants(tenant or [])
     check_models(checkpoints, profile)
     if not small:
         check_platform(api_listen, listen, tls, tls_host or [])
