@@ -373,7 +373,7 @@ async def test_the_courier_shows_the_fleets_token_and_brings_the_verdicts(answer
     path, headers, body = answers.asked[0]
     assert path == "/internal/receipts"
     assert headers["prefill-fleet-token"] == (b"t" * 32).hex()
-    assert set(body["lines"][0]) == {"receipt", "certificate", "amount_micros"}
+    assert set(body["lines"][0]) == {"receipt", "certificate", "amount_micros", "route_reason"}
 
 
 @pytest.mark.parametrize(
@@ -408,6 +408,7 @@ def test_a_url_that_is_none_is_refused_by_name(url):
 
 
 def test_a_batch_is_one_line_a_receipt():
-    lines = json.loads(encode_batch([billed(1), billed(2)]))["lines"]
+    lines = json.loads(encode_batch([billed(1), billed(2, route_reason="fra is nearest")]))["lines"]
     assert [line["amount_micros"] for line in lines] == [1, 2]
+    assert [line["route_reason"] for line in lines] == ["", "fra is nearest"]
     assert decode_verdicts(VERDICT, 1) == [Verdict("rcp_1", "accepted")]

@@ -97,6 +97,7 @@ async def test_a_prefill_becomes_a_row_of_its_tenants_usage(here):
         (record,) = [record async for record in client.usage.requests()]
     assert total.group == {"tenant": tenant.id, "key": issued.key.id}
     assert (total.requests, total.tokens, total.amount_micros) == (1, 130, row.amount_micros)
+    assert record.route_reason.startswith(f"{record.datacenter} is ")
     assert record.request_id == state.request_id
     assert receipt.receipt_id not in await here.rows(here.demo_key)
 

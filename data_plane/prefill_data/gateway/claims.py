@@ -162,6 +162,7 @@ class Claims:
             certificate=attempt.accept.worker_certificate,
             idempotency_key=request.idempotency_key if request is not None else "",
             body_digest=request.body_digest if request is not None else b"",
+            route_reason=request.route_reason if request is not None else "",
             accept=attempt.accept.SerializeToString(),
             envelope=envelope.SerializeToString() if envelope is not None else b"",
         )

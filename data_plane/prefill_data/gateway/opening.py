@@ -21,8 +21,9 @@ from prefill_data.gateway.fleet import Fleet, WorkerLink, WorkerView
 from prefill_data.gateway.keys import ApiKey
 from prefill_data.gateway.releases import Releases
 from prefill_data.gateway.requests import GatewayAttempt, Request, RequestBook
-from prefill_data.gateway.terms import choose_place, rates_of
+from prefill_data.gateway.terms import choose_place, order_of, rates_of
 from prefill_data.limits.limiter import Limiter, Permit
+from prefill_data.router.choose import reason_of
 
 
 class Opener:
@@ -71,8 +72,9 @@ class Opener:
         if place.name != self._fleet.datacenter:
             redirect = prefill_pb2.Redirect(datacenter=place.name, endpoint=place.endpoint)
             return fresh_id, prefill_pb2.OpenResponse(redirect=redirect)
+        reason = reason_of(place, order_of(terms, list(asked.datacenters)))
         accept = await self._accept_for(
-            key, asked, Request(fresh_id, key.tenant, asked.idempotency_key, digest)
+            key, asked, Request(fresh_id, key.tenant, asked.idempotency_key, digest, reason)
         )
         return accept.request_id, prefill_pb2.OpenResponse(accept=accept)
 

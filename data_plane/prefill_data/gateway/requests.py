@@ -82,13 +82,15 @@ class GatewayAttempt:
 class Request:
     """One request of one tenant until it is billed; `opening` serialises its attempts.
 
-    `attempts` is the highest number given to any, also to one that no worker took.
+    `route_reason` is why it is served here; `attempts` is the highest number given to any, also to
+    one that no worker took.
     """
 
     request_id: str
     tenant: str
     idempotency_key: str
     body_digest: bytes
+    route_reason: str = ""
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     current: GatewayAttempt | None = None
     attempts: int = 0

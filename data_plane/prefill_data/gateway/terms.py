@@ -84,7 +84,7 @@ def choose_place(
     """Where a request goes; NO_DATACENTER says what kept it from each place."""
     reasons = {view.name: place_fault(terms, view) for view in views}
     allowed = [view for view in views if not reasons[view.name]]
-    order = list(wishes) or list(terms.preference.wishes)
+    order = order_of(terms, wishes)
     if not terms.preference.fallback and terms.preference.wishes:
         allowed = [view for view in allowed if view.name in terms.preference.wishes]
         reasons |= {v.name: "not among the wishes" for v in views if not reasons[v.name]
@@ -96,6 +96,11 @@ def choose_place(
         if not told:
             raise
         raise DataPlaneError(error.code, f"{error.message} ({told})", error.remedy) from None
+
+
+def order_of(terms: Terms, wishes: Sequence[str]) -> Sequence[str]:
+    """The request's wishes, or the account's where it has none."""
+    return wishes or terms.preference.wishes
 
 
 def place_fault(terms: Terms, view: DatacenterView) -> str:

@@ -84,6 +84,7 @@ def encode_batch(batch: Sequence[BilledAttempt]) -> bytes:
             "receipt": base64.b64encode(billed.receipt).decode(),
             "certificate": base64.b64encode(billed.certificate).decode(),
             "amount_micros": billed.amount_micros,
+            "route_reason": billed.route_reason,
         }
         for billed in batch
     ]

@@ -8,7 +8,7 @@ from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
 
-RECORD_VERSION = 2  # 1 had nothing by which an Open could be answered again
+RECORD_VERSION = 3  # 1 could not answer an Open again, 2 did not say why its place was chosen
 
 
 class BilledAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,6 +34,7 @@ class BilledAttempt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     body_digest: bytes = b""
     accept: bytes = b""
     envelope: bytes = b""
+    route_reason: str = ""
 
     def encode(self) -> bytes:
         """As one spool record."""

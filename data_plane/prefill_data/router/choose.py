@@ -34,3 +34,10 @@ def choose_datacenter(
         if wish in by_name:
             return by_name[wish]
     return min(allowed, key=lambda view: (view.rtt_ms, view.name))
+
+
+def reason_of(chosen: DatacenterView, wishes: Sequence[str]) -> str:
+    """Why it was chosen, in the words in which `routes/explain` says so beforehand."""
+    if chosen.name in wishes:
+        return f"{chosen.name} is wish number {wishes.index(chosen.name) + 1}"
+    return f"{chosen.name} is nearest, {chosen.rtt_ms:g} ms away"
