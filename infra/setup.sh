@@ -41,7 +41,8 @@ if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
   "$PYTHON_FOUND" -m venv --clear "$VENV"
 fi
 
-if [ "$(uname -s)" = Linux ] && ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
+if [ "$(uname -s)" = Linux ] && [ -z "${PIP_EXTRA_INDEX_URL:-}" ] &&
+  ! "$VENV/bin/python" -c 'import torch' 2>/dev/null; then
   say "set-up: note: on Linux an index may serve torch with CUDA (gigabytes). The CPU build is enough:"
   say "        name PyTorch's CPU index in PIP_EXTRA_INDEX_URL before make to get the small one."
 fi

@@ -1,6 +1,7 @@
 """`prefill-cloud demo`: see it work, in one command."""
 
 import time
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -31,12 +32,7 @@ def demo(
     else:
         table = Table(title="What the demo found", show_header=False)
         for name, value in result.document().items():
-            text = (
-                "\n".join(f"{k}: {v}" for k, v in value.items())
-                if isinstance(value, dict)
-                else str(value)
-            )
-            table.add_row(name, text)
+            table.add_row(name.replace("_", " "), _shown(value))
         console.print(table)
     broken = result.broken_promises()
     for promise in broken:
@@ -49,3 +45,14 @@ def demo(
 def register(app: typer.Typer) -> None:
     """Give this command to the application."""
     app.command()(demo)
+
+
+def _shown(value: object) -> str:
+    """For people: four digits that count, thousands apart, yes or no."""
+    if isinstance(value, Mapping):
+        return "\n".join(f"{name}: {_shown(each)}" for name, each in value.items())
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1 else f"{value:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -9,7 +9,9 @@ from prefill_stack.commands.desk import Desk, verb
 from prefill_stack.commands.options import moment
 from prefill_stack.errors import NotConfigured
 
-prices = typer.Typer(help="Prices and quotes; amounts are micros.", no_args_is_help=True)
+prices = typer.Typer(
+    help="Prices and quotes; options take micros, tables show the currency.", no_args_is_help=True
+)
 overrides = typer.Typer(help="An account's own prices.", no_args_is_help=True)
 
 Model = Annotated[str, typer.Argument(help="The model's name.")]
