@@ -4,7 +4,7 @@ Both sides run in this run, by turns, in open loop at the same rate, with a tiny
 Prompt, chunks and Claim through the gateway; Admit, Run and chunks with the worker. An overhead is
 the difference of the same quantile of the two. Worker, gateway and the load share the machine, so
 what each of them computes for an exchange is told too: a machine that is too small for a rate says
-what refused it, and measures at the next. `bare_calls_*` is the same difference at the wanted rate
+what refused it or how far it fell behind, and measures at the next. `bare_calls_*` is the same difference at the wanted rate
 between the same calls with nothing behind them: what gRPC alone takes on this machine.
 """
 
@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prefill_stack.load.open_loop import Call
+    from prefill_stack.load.open_loop import Call, Measured, Offered
     from prefill_stack.local_cloud import LocalCloud
 
 RATES_PER_SECOND = (200.0, 100.0, 50.0, 20.0)  # the first one that the machine keeps up with
 BLOCK_SECONDS, BLOCKS = 4.0, 3
+BEHIND_SECONDS = 0.5  # after a block's last call was due: more, and calls only queue up
 PROMPT_TOKENS = 8
 # A reservation is a number: a machine that falls behind is to show latencies, not refusals.
 WORKER = {"PREFILL_MEMORY_CAP_BYTES": str(1 << 40)}
@@ -118,11 +119,23 @@ async def _at_first_rate(plan: BenchPlan) -> tuple[float, dict[str, object], dic
             cloud = start_cloud(children, cloud_plan)  # nothing else is to run meanwhile
             try:
                 found = await _both_sides(cloud, rate, plan)
-            except* grpc.aio.AioRpcError as errors:  # more is open than somebody takes
+            except* (grpc.aio.AioRpcError, FellBehind) as errors:  # more than somebody takes
                 too_much[f"{rate:g}"] = why_too_much(errors.exceptions[0])
         if found:
             break
     return rate, found, too_much
+
+
+class FellBehind(Exception):
+    """A side that queues up: its latencies are the block's length and nothing else."""
+
+
+def check_pace(side: str, offered: "Offered", measured: "Measured") -> None:
+    """Raises `FellBehind` when the calls of a block ended long after the last of them was due."""
+    behind = measured.took_seconds - offered.moments()[-1]
+    if behind > BEHIND_SECONDS:
+        calls = len(measured.latencies)
+        raise FellBehind(f"{side}: the last of {calls} calls ended {behind:.1f} s after it was due")
 
 
 def why_too_much(error: Exception) -> str:
@@ -133,6 +146,8 @@ def why_too_much(error: Exception) -> str:
 
     if isinstance(error, ExceptionGroup):
         return why_too_much(error.exceptions[0])
+    if isinstance(error, FellBehind):
+        return str(error)
     if not isinstance(error, grpc.aio.AioRpcError):
         raise error
     refusal = parse_refusal(error, "no answer")
@@ -159,7 +174,10 @@ async def _both_sides(cloud: "LocalCloud", rate: float, plan: BenchPlan) -> dict
         for block in range(plan.blocks):
             for name, side in sides.items():
                 before = {process: cpu_seconds(pid) for process, pid in pids.items()}
-                measured = await open_loop(Offered(rate, plan.block_seconds, seed=block), side)
+                offered = Offered(rate, plan.block_seconds, seed=block)
+                measured = await open_loop(offered, side)
+                if rate != plan.rates_per_second[-1]:  # the last is told of, whatever it is
+                    check_pace(name, offered, measured)
                 latencies[name] += measured.latencies
                 for process, pid in pids.items():
                     computed[name, process] += cpu_seconds(pid) - before[process]
