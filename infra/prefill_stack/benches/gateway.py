@@ -4,8 +4,9 @@ Both sides run in this run, by turns, in open loop at the same rate, with a tiny
 Prompt, chunks and Claim through the gateway; Admit, Run and chunks with the worker. An overhead is
 the difference of the same quantile of the two. Worker, gateway and the load share the machine, so
 what each of them computes for an exchange is told too: a machine that is too small for a rate says
-what refused it or how far it fell behind, and measures at the next. `bare_calls_*` is the same difference at the wanted rate
-between the same calls with nothing behind them: what gRPC alone takes on this machine.
+what refused it or how far it fell behind, and measures at the next. `bare_calls_*` is the same
+difference at the wanted rate between the same calls with nothing behind them: what gRPC alone takes
+on this machine.
 """
 
 import gc
