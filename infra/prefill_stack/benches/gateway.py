@@ -5,8 +5,8 @@ Prompt, chunks and Claim through the gateway; Admit, Run and chunks with the wor
 the difference of the same quantile of the two. Worker, gateway and the load share the machine, so
 what each of them computes for an exchange is told too: a machine that is too small for a rate says
 what refused it or how far it fell behind, and measures at the next. `bare_calls_*` is the same
-difference at the wanted rate between the same calls with nothing behind them: what gRPC alone takes
-on this machine.
+difference at the wanted rate between the same calls with nothing behind them: what gRPC takes for
+this pattern of calls on this machine.
 """
 
 import gc

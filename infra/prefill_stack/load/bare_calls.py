@@ -1,8 +1,9 @@
-"""The calls of an exchange with nothing behind them: what gRPC alone takes for a gateway's hop.
+"""The calls of an exchange with nothing behind them: what gRPC takes for today's pattern of calls.
 
 `python -m prefill_stack.load.bare_calls` is one of its two processes, a worker or, told of a worker
-by `PREFILL_WORKERS`, its gateway. No key is checked, nothing is prefilled, sealed or billed: a
-gateway written with this library can add no less than what these two differ by.
+by `PREFILL_WORKERS`, its gateway. No key is checked, nothing is prefilled, sealed or billed.
+What the two differ by is not the least that a gateway adds: one with fewer calls to its worker, or
+a stream that stays open, would have another number.
 """
 
 import asyncio
