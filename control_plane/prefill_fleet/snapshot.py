@@ -50,9 +50,17 @@ class PriceSpan(Document, frozen=True, kw_only=True):
 
 
 class ModelEntry(Document, frozen=True, kw_only=True):
-    """A model of the catalogue; `restricted`: only tenants that it is granted to may ask for it."""
+    """A model of the catalogue; `restricted`: only tenants that it is granted to may ask for it.
+
+    Fingerprints are hex. `codecs`: those that its states may travel by; empty: any.
+    """
 
     name: str
+    fingerprint: str
+    tokenizer_fingerprint: str
+    numerics_profile: str
+    context_tokens: int
+    codecs: tuple[str, ...]
     active: bool
     restricted: bool
     prices: tuple[PriceSpan, ...]

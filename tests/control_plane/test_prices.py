@@ -110,6 +110,17 @@ async def test_prices_that_cannot_be_are_refused(api, change):
     assert (await api.send(operator, "POST", "/v1/prices", body)).status_code == 422
 
 
+async def test_a_model_names_codecs_that_there_are(api):
+    operator = await api.operator()
+    unknown = await api.send(
+        operator, "POST", "/v1/models", model(NAMES[2], codecs=["raw", "gzip"])
+    )
+    assert unknown.status_code == 422
+    assert "expected one of raw, planes-zstd" in unknown.text
+    known = await api.send(operator, "POST", "/v1/models", model("named", codecs=["raw"]))
+    assert known.json()["codecs"] == ["raw"]
+
+
 async def test_a_restricted_model_is_there_for_who_was_granted_it(api):
     operator, caller, other = await api.operator(), await api.caller(), await api.caller()
     await api.send(operator, "POST", "/v1/models", model(NAMES[3], restricted=True))

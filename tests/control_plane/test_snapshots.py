@@ -101,7 +101,10 @@ async def test_everything_that_a_gateway_decides_by(publisher, client):
         ("iad", "US", False),
     ]
     assert [(m.name, m.restricted) for m in roll.models] == [("open", False), ("secret", True)]
-    spans = roll.models[0].prices
+    listed = roll.models[0]
+    assert (listed.fingerprint, listed.tokenizer_fingerprint) == ("f", "t")
+    assert (listed.numerics_profile, listed.context_tokens, listed.codecs) == ("fp32", 1024, ())
+    spans = listed.prices
     assert [span.rates.input_miss_micros for span in spans] == [1000, 900]
     entry = await entry_of(client, "ten_a")
     assert entry.state == "active"

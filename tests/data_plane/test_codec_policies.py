@@ -124,9 +124,11 @@ async def test_a_state_that_a_codec_cannot_hold_ends_the_attempt(tmp_path):
     assert state.tensors[0, TensorKind.RECURRENT][1, 2, 3] == np.inf
 
 
-def wish(policy="near-lossless", offered=None, link=0):
+def wish(policy="near-lossless", offered=None, link=0, permitted=()):
     offered = decodable(policy) if offered is None else offered
-    return CodecWish(policy=policy, offered=offered, link_bytes_per_second=link)
+    return CodecWish(
+        policy=policy, offered=offered, permitted=permitted, link_bytes_per_second=link
+    )
 
 
 def test_a_kind_gets_the_first_codec_of_its_policy_that_is_offered():
@@ -138,6 +140,16 @@ def test_a_kind_gets_the_first_codec_of_its_policy_that_is_offered():
 def test_an_offer_that_the_policy_has_no_use_for_is_refused(of):
     with pytest.raises(DataPlaneError) as caught:
         choose_codecs(of, SPEEDS)
+    assert caught.value.code is StatusCode.UNSUPPORTED_CODEC
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, "auto"])
+@pytest.mark.parametrize("link", [0, 10**6])
+def test_the_catalogue_narrows_every_policy_and_widens_none(policy, link):
+    chosen = choose_codecs(wish(policy, link=link, permitted=("raw",)), SPEEDS)
+    assert set(chosen.values()) == {Codec.RAW}
+    with pytest.raises(DataPlaneError, match="the catalogue allows fp8-row") as caught:
+        choose_codecs(wish(policy, link=link, permitted=("fp8-row",)), SPEEDS)
     assert caught.value.code is StatusCode.UNSUPPORTED_CODEC
 
 

@@ -34,12 +34,17 @@ from prefill_stack.services.redis import Redis, RedisPlan
 from prefill_wire.status import StatusCode
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis as Client
+from stand_in_backend import IDENTITY
 
 S = StatusCode
 PEPPER = b"p" * 32
 LIST_RATES = Rates(input_miss_micros=3_000_000, input_hit_micros=300_000)
 OWN_RATES = Rates(input_miss_micros=2_000_000, input_hit_micros=200_000)
 N = len(TOKENS)
+MODEL = {"name": "tiny", "fingerprint": IDENTITY.fingerprint.hex(),
+         "tokenizer_fingerprint": IDENTITY.tokenizer_fingerprint.hex(),
+         "numerics_profile": IDENTITY.numerics_profile, "context_tokens": 4096, "codecs": (),
+         "active": True, "restricted": False}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +75,12 @@ class LiveCloud:
         self.cloud, self.store, self.version = cloud, SnapshotStore(control, CONTROL), 0
         self.control = control
 
-    async def publish(self, *entries, restricted=False, prices=((0, LIST_RATES),)):
+    async def publish(self, *entries, prices=((0, LIST_RATES),), **model):
         spans = tuple(PriceSpan(valid_from_ms=at, rates=rates) for at, rates in prices)
         parts = {each.tenant: encode_part(each) for each in entries}
         roll = encode_part(Roll(
             places=(PlaceEntry(name="eu", jurisdiction="EU", active=True),),
-            models=(ModelEntry(name="tiny", active=True, restricted=restricted, prices=spans),),
+            models=(ModelEntry(**{**MODEL, "prices": spans, **model}),),
             tenants={tenant: digest_of(data) for tenant, data in parts.items()},
         ))  # fmt: skip
         self.version += 1
@@ -173,6 +178,35 @@ async def test_a_restricted_model_is_for_whom_it_is_granted(live):
     async with refused(S.UNKNOWN_MODEL):
         await live.customer().open()
     assert (await live.customer(tenant="bolt").open()).HasField("accept")
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "words"),
+    [
+        ({"fingerprint": "ab" * 32}, S.MODEL_MISMATCH, "weights"),
+        ({"tokenizer_fingerprint": "ab" * 32}, S.MODEL_MISMATCH, "tokenizer"),
+        ({"numerics_profile": "bf16-cache"}, S.MODEL_MISMATCH, "numerics profile"),
+        ({"context_tokens": N - 1}, S.PROMPT_TOO_LONG, f"{N} tokens"),
+        ({"codecs": ("int8-row",)}, S.UNSUPPORTED_CODEC, "the catalogue allows int8-row"),
+    ],
+)
+async def test_the_catalogue_holds_whatever_a_worker_would_serve(live, model, code, words):
+    await live.publish(entry("acme"), **model)
+    async with refused(code) as detail:
+        await live.customer().open()
+    assert words in detail.message
+    listed = {**MODEL, "context_tokens": N, "codecs": ("raw", "int8-row")}
+    await live.publish(entry("acme"), **{name: listed[name] for name in model})
+    await live.billed("listed")
+
+
+async def test_a_state_travels_by_the_codecs_of_the_catalogue_alone(live):
+    found = {}
+    for codecs in ((), ("raw",)):
+        await live.publish(entry("acme"), codecs=codecs)
+        chunks = await live.customer(f"{codecs}").through()
+        found[codecs] = {chunk.header.codec.wire_name for chunk in chunks}
+    assert found == {(): {"planes-zstd", "raw"}, ("raw",): {"raw"}}
 
 
 async def test_a_revoked_key_and_an_old_snapshot_are_refused_by_name(live):

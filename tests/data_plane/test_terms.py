@@ -25,13 +25,17 @@ def span(start, price, end=0):
     return PriceSpan(valid_from_ms=start, valid_until_ms=end, rates=rates)
 
 
+def model(name, price=5, **fields):
+    prices = (span(0, price),) if price else ()
+    listed = {"fingerprint": "", "tokenizer_fingerprint": "", "numerics_profile": "fp32",
+              "context_tokens": 9, "codecs": (), "active": True, "restricted": False}  # fmt: skip
+    return ModelEntry(name=name, prices=prices, **{**listed, **fields})
+
+
 def terms(**fields):
-    models = {
-        "m": ModelEntry(name="m", active=True, restricted=False, prices=(span(0, 1000),)),
-        "r": ModelEntry(name="r", active=True, restricted=True, prices=(span(0, 5),)),
-        "old": ModelEntry(name="old", active=False, restricted=False, prices=(span(0, 5),)),
-        "free": ModelEntry(name="free", active=True, restricted=False, prices=()),
-    }
+    listed = (model("m", 1000), model("r", restricted=True), model("old", active=False),
+              model("free", price=0))  # fmt: skip
+    models = {each.name: each for each in listed}
     return Terms(**{"models": models, "places": PLACES, "overrides": {}, **fields})
 
 
@@ -62,19 +66,19 @@ def test_an_override_goes_before_the_list_and_ends():
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("model", ["absent", "r", "old", "free", "x" * 500])
-def test_a_model_that_is_not_for_sale_to_the_tenant_is_unknown(model):
+@pytest.mark.parametrize("name", ["absent", "r", "old", "free", "x" * 500])
+def test_a_model_that_is_not_for_sale_to_the_tenant_is_unknown(name):
     with pytest.raises(DataPlaneError) as refusal:
-        rates_of(terms(), model, NOW)
+        rates_of(terms(), name, NOW)
     assert refusal.value.code is StatusCode.UNKNOWN_MODEL
 
 
 def test_a_restricted_model_looks_like_an_absent_one_until_it_is_granted():
     texts = []
-    for model in ("r", "q"):
+    for name in ("r", "q"):
         with pytest.raises(DataPlaneError) as refusal:
-            rates_of(terms(), model, NOW)
-        texts.append(refusal.value.message.replace(model, "?", 1))
+            rates_of(terms(), name, NOW)
+        texts.append(refusal.value.message.replace(name, "?", 1))
     assert texts[0].replace("'r'", "'?'") == texts[1].replace("'q'", "'?'")
     assert rates_of(terms(granted=("r",)), "r", NOW).input_miss_micros == 5
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import psutil
 import pytest
 from prefill_cloud import PrefillCloudError
@@ -151,6 +152,7 @@ def test_a_second_start_finds_its_data_and_nothing_is_left_however_it_ends(tmp_p
         assert set(first["processes"]) == PROCESSES
         operator, key = first["operator_credential"], first["api_keys"]["demo"]
         made = asyncio.run(make_tenant(first["api_url"], operator))
+        narrowed = asyncio.run(narrow_a_model(first["api_url"], operator))
         family = family_of(process)
         assert len(family) > len(PROCESSES)
         process.send_signal(signal.SIGTERM)
@@ -162,6 +164,7 @@ def test_a_second_start_finds_its_data_and_nothing_is_left_however_it_ends(tmp_p
         assert second["api_keys"]["demo"] == key
         assert second["control_public_key"] == first["control_public_key"]
         assert made in asyncio.run(tenants_of(second["api_url"], operator))
+        assert asyncio.run(model_of(second["api_url"], operator, narrowed)).codecs == ["raw"]
         left = json.loads((folder / CLOUD_FILE).read_text(encoding="utf-8"))
         assert left["operator_credential"] == operator
         family = family_of(process)
@@ -176,6 +179,18 @@ def test_a_second_start_finds_its_data_and_nothing_is_left_however_it_ends(tmp_p
 async def make_tenant(url, operator):
     async with AsyncManagementClient(url, operator) as client:
         return (await client.tenants.create("kept")).id
+
+
+async def narrow_a_model(url, operator):
+    async with AsyncManagementClient(url, operator) as client:
+        model = await anext(aiter(client.models.list()))
+        values = msgspec.structs.replace(model.values(), codecs=["raw"])
+        return (await client.models.update(model.name, values, version=model.version)).name
+
+
+async def model_of(url, operator, name):
+    async with AsyncManagementClient(url, operator) as client:
+        return await client.models.read(name)
 
 
 async def tenants_of(url, operator):

@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Annotated
 
 import msgspec
+from prefill_wire.codecs import Codec
 
 from prefill_control.models.models import RATES, Model, ModelGrant, Price, PriceOverride
 from prefill_control.models.prices import PriceDraft, Quote
@@ -24,7 +25,18 @@ Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 20)]
 Context = Annotated[int, msgspec.Meta(ge=2, le=1 << 20)]
 Micros = Annotated[int, msgspec.Meta(ge=0, le=10**12, examples=[250_000])]
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
-Slugs = Annotated[list[Slug], msgspec.Meta(max_length=16)]
+CodecName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=f"^({'|'.join(codec.wire_name for codec in Codec)})$",
+        description=f"One of {', '.join(codec.wire_name for codec in Codec)}.",
+        examples=[Codec.RAW.wire_name],
+    ),
+]
+CodecNames = Annotated[
+    list[CodecName],
+    msgspec.Meta(max_length=16, description="What states may travel by; none named: any."),
+]
 
 
 class ModelChange(Input):
@@ -34,7 +46,7 @@ class ModelChange(Input):
     tokenizer_fingerprint: Digest
     numerics_profile: Slug
     context_tokens: Context
-    codecs: Slugs = msgspec.field(default_factory=list)
+    codecs: CodecNames = msgspec.field(default_factory=list)
     restricted: bool = False
 
     def draft(self) -> ModelDraft:

@@ -37,11 +37,16 @@ def build_places(rows: CatalogueRows) -> tuple[PlaceEntry, ...]:
 
 
 def build_models(rows: CatalogueRows) -> tuple[ModelEntry, ...]:
-    """Every model with its list prices in the order in which they begin."""
+    """Every model as the catalogue has it, its list prices in the order in which they begin."""
     prices = _spans(rows.prices)
     return tuple(
         ModelEntry(
             name=model.name,
+            fingerprint=model.fingerprint,
+            tokenizer_fingerprint=model.tokenizer_fingerprint,
+            numerics_profile=model.numerics_profile,
+            context_tokens=model.context_tokens,
+            codecs=tuple(model.codecs),
             active=model.state == "active",
             restricted=model.restricted,
             prices=prices.get(model.name, ()),

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x66leet.proto\x12\x10prefill.fleet.v1\"\x11\n\x0f\x44\x65scribeRequest\"\xdb\x01\n\x0bServedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12\x1d\n\x15tokenizer_fingerprint\x18\x03 \x01(\x0c\x12\x18\n\x10numerics_profile\x18\x04 \x01(\t\x12\x12\n\nmax_tokens\x18\x05 \x01(\x04\x12\x12\n\nvocab_size\x18\x06 \x01(\x04\x12\x0e\n\x06\x63odecs\x18\x07 \x03(\t\x12\x19\n\x11state_bytes_fixed\x18\x08 \x01(\x04\x12\x1d\n\x15state_bytes_per_token\x18\t \x01(\x04\"\xf7\x01\n\x10\x44\x65scribeResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x12\n\ndatacenter\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x12\x15\n\rdata_endpoint\x18\x04 \x01(\t\x12\x10\n\x08\x64\x61ta_tls\x18\x05 \x01(\x08\x12-\n\x06models\x18\x06 \x03(\x0b\x32\x1d.prefill.fleet.v1.ServedModel\x12\x18\n\x10memory_cap_bytes\x18\x07 \x01(\x04\x12\x19\n\x11memory_used_bytes\x18\x08 \x01(\x04\x12\x1a\n\x12\x61ttempts_in_flight\x18\t \x01(\r\"\x90\x04\n\x0c\x41\x64mitRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x15\n\rfencing_epoch\x18\x03 \x01(\x04\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x07 \x01(\x0c\x12\x1d\n\x15tokenizer_fingerprint\x18\x08 \x01(\x0c\x12\x18\n\x10numerics_profile\x18\t \x01(\t\x12\x13\n\x0btoken_count\x18\n \x01(\x04\x12\x15\n\rprompt_digest\x18\x0b \x01(\x0c\x12\x1b\n\x13one_time_public_key\x18\x0c \x01(\x0c\x12\x1d\n\x15offered_wire_versions\x18\r \x03(\r\x12\x16\n\x0eoffered_codecs\x18\x0e \x03(\t\x12\x14\n\x0cwire_version\x18\x0f \x01(\r\x12\x17\n\x0fmax_connections\x18\x11 \x01(\r\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x12 \x01(\x04\x12\x15\n\rlease_seconds\x18\x13 \x01(\r\x12+\n\x04over\x18\x14 \x03(\x0b\x32\x1d.prefill.fleet.v1.AttemptName\x12\x14\n\x0c\x63odec_policy\x18\x15 \x01(\t\x12\x1d\n\x15link_bytes_per_second\x18\x16 \x01(\x04J\x04\x08\x10\x10\x11\"#\n\rAdmitResponse\x12\x12\n\ncapability\x18\x01 \x01(\x0c\"A\n\x07RunPart\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x01(\x0c\":\n\nRunStarted\x12\x18\n\x10\x65ncapsulated_key\x18\x01 \x01(\x0c\x12\x12\n\nciphertext\x18\x02 \x01(\x0c\"Z\n\x0bRunFinished\x12\x17\n\x0fsealed_manifest\x18\x01 \x01(\x0c\x12\x0c\n\x04root\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63hunk_count\x18\x03 \x01(\r\x12\x0f\n\x07receipt\x18\x04 \x01(\x0c\"w\n\x08RunEvent\x12/\n\x07started\x18\x01 \x01(\x0b\x32\x1c.prefill.fleet.v1.RunStartedH\x00\x12\x31\n\x08\x66inished\x18\x02 \x01(\x0b\x32\x1d.prefill.fleet.v1.RunFinishedH\x00\x42\x07\n\x05\x65vent\"2\n\x0b\x41ttemptName\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"I\n\x0eReleaseRequest\x12+\n\x04over\x18\x03 \x03(\x0b\x32\x1d.prefill.fleet.v1.AttemptNameJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03\"\x11\n\x0fReleaseResponse2\xbe\x02\n\rPrefillWorker\x12Q\n\x08\x44\x65scribe\x12!.prefill.fleet.v1.DescribeRequest\x1a\".prefill.fleet.v1.DescribeResponse\x12H\n\x05\x41\x64mit\x12\x1e.prefill.fleet.v1.AdmitRequest\x1a\x1f.prefill.fleet.v1.AdmitResponse\x12@\n\x03Run\x12\x19.prefill.fleet.v1.RunPart\x1a\x1a.prefill.fleet.v1.RunEvent(\x01\x30\x01\x12N\n\x07Release\x12 .prefill.fleet.v1.ReleaseRequest\x1a!.prefill.fleet.v1.ReleaseResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x66leet.proto\x12\x10prefill.fleet.v1\"\x11\n\x0f\x44\x65scribeRequest\"\xdb\x01\n\x0bServedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\x0c\x12\x1d\n\x15tokenizer_fingerprint\x18\x03 \x01(\x0c\x12\x18\n\x10numerics_profile\x18\x04 \x01(\t\x12\x12\n\nmax_tokens\x18\x05 \x01(\x04\x12\x12\n\nvocab_size\x18\x06 \x01(\x04\x12\x0e\n\x06\x63odecs\x18\x07 \x03(\t\x12\x19\n\x11state_bytes_fixed\x18\x08 \x01(\x04\x12\x1d\n\x15state_bytes_per_token\x18\t \x01(\x04\"\xf7\x01\n\x10\x44\x65scribeResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x12\n\ndatacenter\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0c\x12\x15\n\rdata_endpoint\x18\x04 \x01(\t\x12\x10\n\x08\x64\x61ta_tls\x18\x05 \x01(\x08\x12-\n\x06models\x18\x06 \x03(\x0b\x32\x1d.prefill.fleet.v1.ServedModel\x12\x18\n\x10memory_cap_bytes\x18\x07 \x01(\x04\x12\x19\n\x11memory_used_bytes\x18\x08 \x01(\x04\x12\x1a\n\x12\x61ttempts_in_flight\x18\t \x01(\r\"\xa8\x04\n\x0c\x41\x64mitRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x15\n\rfencing_epoch\x18\x03 \x01(\x04\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x0e\n\x06key_id\x18\x05 \x01(\t\x12\r\n\x05model\x18\x06 \x01(\t\x12\x19\n\x11model_fingerprint\x18\x07 \x01(\x0c\x12\x1d\n\x15tokenizer_fingerprint\x18\x08 \x01(\x0c\x12\x18\n\x10numerics_profile\x18\t \x01(\t\x12\x13\n\x0btoken_count\x18\n \x01(\x04\x12\x15\n\rprompt_digest\x18\x0b \x01(\x0c\x12\x1b\n\x13one_time_public_key\x18\x0c \x01(\x0c\x12\x1d\n\x15offered_wire_versions\x18\r \x03(\r\x12\x16\n\x0eoffered_codecs\x18\x0e \x03(\t\x12\x14\n\x0cwire_version\x18\x0f \x01(\r\x12\x17\n\x0fmax_connections\x18\x11 \x01(\r\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x12 \x01(\x04\x12\x15\n\rlease_seconds\x18\x13 \x01(\r\x12+\n\x04over\x18\x14 \x03(\x0b\x32\x1d.prefill.fleet.v1.AttemptName\x12\x14\n\x0c\x63odec_policy\x18\x15 \x01(\t\x12\x1d\n\x15link_bytes_per_second\x18\x16 \x01(\x04\x12\x16\n\x0e\x61llowed_codecs\x18\x17 \x03(\tJ\x04\x08\x10\x10\x11\"#\n\rAdmitResponse\x12\x12\n\ncapability\x18\x01 \x01(\x0c\"A\n\x07RunPart\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x11\n\ttoken_ids\x18\x03 \x01(\x0c\":\n\nRunStarted\x12\x18\n\x10\x65ncapsulated_key\x18\x01 \x01(\x0c\x12\x12\n\nciphertext\x18\x02 \x01(\x0c\"Z\n\x0bRunFinished\x12\x17\n\x0fsealed_manifest\x18\x01 \x01(\x0c\x12\x0c\n\x04root\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63hunk_count\x18\x03 \x01(\r\x12\x0f\n\x07receipt\x18\x04 \x01(\x0c\"w\n\x08RunEvent\x12/\n\x07started\x18\x01 \x01(\x0b\x32\x1c.prefill.fleet.v1.RunStartedH\x00\x12\x31\n\x08\x66inished\x18\x02 \x01(\x0b\x32\x1d.prefill.fleet.v1.RunFinishedH\x00\x42\x07\n\x05\x65vent\"2\n\x0b\x41ttemptName\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\"I\n\x0eReleaseRequest\x12+\n\x04over\x18\x03 \x03(\x0b\x32\x1d.prefill.fleet.v1.AttemptNameJ\x04\x08\x01\x10\x02J\x04\x08\x02\x10\x03\"\x11\n\x0fReleaseResponse2\xbe\x02\n\rPrefillWorker\x12Q\n\x08\x44\x65scribe\x12!.prefill.fleet.v1.DescribeRequest\x1a\".prefill.fleet.v1.DescribeResponse\x12H\n\x05\x41\x64mit\x12\x1e.prefill.fleet.v1.AdmitRequest\x1a\x1f.prefill.fleet.v1.AdmitResponse\x12@\n\x03Run\x12\x19.prefill.fleet.v1.RunPart\x1a\x1a.prefill.fleet.v1.RunEvent(\x01\x30\x01\x12N\n\x07Release\x12 .prefill.fleet.v1.ReleaseRequest\x1a!.prefill.fleet.v1.ReleaseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,23 +38,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBERESPONSE']._serialized_start=275
   _globals['_DESCRIBERESPONSE']._serialized_end=522
   _globals['_ADMITREQUEST']._serialized_start=525
-  _globals['_ADMITREQUEST']._serialized_end=1053
-  _globals['_ADMITRESPONSE']._serialized_start=1055
-  _globals['_ADMITRESPONSE']._serialized_end=1090
-  _globals['_RUNPART']._serialized_start=1092
-  _globals['_RUNPART']._serialized_end=1157
-  _globals['_RUNSTARTED']._serialized_start=1159
-  _globals['_RUNSTARTED']._serialized_end=1217
-  _globals['_RUNFINISHED']._serialized_start=1219
-  _globals['_RUNFINISHED']._serialized_end=1309
-  _globals['_RUNEVENT']._serialized_start=1311
-  _globals['_RUNEVENT']._serialized_end=1430
-  _globals['_ATTEMPTNAME']._serialized_start=1432
-  _globals['_ATTEMPTNAME']._serialized_end=1482
-  _globals['_RELEASEREQUEST']._serialized_start=1484
-  _globals['_RELEASEREQUEST']._serialized_end=1557
-  _globals['_RELEASERESPONSE']._serialized_start=1559
-  _globals['_RELEASERESPONSE']._serialized_end=1576
-  _globals['_PREFILLWORKER']._serialized_start=1579
-  _globals['_PREFILLWORKER']._serialized_end=1897
+  _globals['_ADMITREQUEST']._serialized_end=1077
+  _globals['_ADMITRESPONSE']._serialized_start=1079
+  _globals['_ADMITRESPONSE']._serialized_end=1114
+  _globals['_RUNPART']._serialized_start=1116
+  _globals['_RUNPART']._serialized_end=1181
+  _globals['_RUNSTARTED']._serialized_start=1183
+  _globals['_RUNSTARTED']._serialized_end=1241
+  _globals['_RUNFINISHED']._serialized_start=1243
+  _globals['_RUNFINISHED']._serialized_end=1333
+  _globals['_RUNEVENT']._serialized_start=1335
+  _globals['_RUNEVENT']._serialized_end=1454
+  _globals['_ATTEMPTNAME']._serialized_start=1456
+  _globals['_ATTEMPTNAME']._serialized_end=1506
+  _globals['_RELEASEREQUEST']._serialized_start=1508
+  _globals['_RELEASEREQUEST']._serialized_end=1581
+  _globals['_RELEASERESPONSE']._serialized_start=1583
+  _globals['_RELEASERESPONSE']._serialized_end=1600
+  _globals['_PREFILLWORKER']._serialized_start=1603
+  _globals['_PREFILLWORKER']._serialized_end=1921
 # @@protoc_insertion_point(module_scope)

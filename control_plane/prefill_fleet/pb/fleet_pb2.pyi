@@ -148,6 +148,7 @@ class AdmitRequest(_message.Message):
     OVER_FIELD_NUMBER: _builtins.int
     CODEC_POLICY_FIELD_NUMBER: _builtins.int
     LINK_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ALLOWED_CODECS_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     attempt: _builtins.int
     fencing_epoch: _builtins.int
@@ -177,6 +178,10 @@ class AdmitRequest(_message.Message):
     def over(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttemptName]:
         """freed before this attempt is admitted"""
 
+    @_builtins.property
+    def allowed_codecs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """by the catalogue; empty: any"""
+
     def __init__(
         self,
         *,
@@ -201,10 +206,11 @@ class AdmitRequest(_message.Message):
         over: _abc.Iterable[Global___AttemptName] | None = ...,
         codec_policy: _builtins.str = ...,
         link_bytes_per_second: _builtins.int = ...,
+        allowed_codecs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "codec_policy", b"codec_policy", "deadline_ms", b"deadline_ms", "fencing_epoch", b"fencing_epoch", "key_id", b"key_id", "lease_seconds", b"lease_seconds", "link_bytes_per_second", b"link_bytes_per_second", "max_connections", b"max_connections", "model", b"model", "model_fingerprint", b"model_fingerprint", "numerics_profile", b"numerics_profile", "offered_codecs", b"offered_codecs", "offered_wire_versions", b"offered_wire_versions", "one_time_public_key", b"one_time_public_key", "over", b"over", "prompt_digest", b"prompt_digest", "request_id", b"request_id", "tenant", b"tenant", "token_count", b"token_count", "tokenizer_fingerprint", b"tokenizer_fingerprint", "wire_version", b"wire_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_codecs", b"allowed_codecs", "attempt", b"attempt", "codec_policy", b"codec_policy", "deadline_ms", b"deadline_ms", "fencing_epoch", b"fencing_epoch", "key_id", b"key_id", "lease_seconds", b"lease_seconds", "link_bytes_per_second", b"link_bytes_per_second", "max_connections", b"max_connections", "model", b"model", "model_fingerprint", b"model_fingerprint", "numerics_profile", b"numerics_profile", "offered_codecs", b"offered_codecs", "offered_wire_versions", b"offered_wire_versions", "one_time_public_key", b"one_time_public_key", "over", b"over", "prompt_digest", b"prompt_digest", "request_id", b"request_id", "tenant", b"tenant", "token_count", b"token_count", "tokenizer_fingerprint", b"tokenizer_fingerprint", "wire_version", b"wire_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,7 +15,7 @@ from prefill_data.gateway.callers import KeySource
 from prefill_data.gateway.fleet import WorkerView
 from prefill_data.gateway.keys import ApiKey
 from prefill_data.gateway.requests import Admitted, Request
-from prefill_data.gateway.terms import Terms, rates_of
+from prefill_data.gateway.terms import Terms, codecs_of, rates_of
 from prefill_data.metering.record import amount_micros
 
 HINT_SECONDS = 60
@@ -74,6 +74,7 @@ class Admissions:
             fencing_epoch=rules.epoch,
             token_count=asked.token_count,
             model=model,
+            codecs=codecs_of(terms, model.name),
             certificate=view.certificate,
             price_bound_micros=bound,
             rates=rates,
@@ -98,6 +99,7 @@ class Admissions:
             one_time_public_key=asked.one_time_public_key,
             offered_wire_versions=asked.wire_versions,
             offered_codecs=asked.codecs,
+            allowed_codecs=admitted.codecs,
             codec_policy=asked.codec_policy,
             link_bytes_per_second=asked.link_bytes_per_second,
             wire_version=WIRE_VERSION,

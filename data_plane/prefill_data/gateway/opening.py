@@ -21,7 +21,7 @@ from prefill_data.gateway.fleet import Fleet, WorkerLink, WorkerView
 from prefill_data.gateway.keys import ApiKey
 from prefill_data.gateway.releases import Releases
 from prefill_data.gateway.requests import GatewayAttempt, Request, RequestBook
-from prefill_data.gateway.terms import choose_place, order_of, rates_of
+from prefill_data.gateway.terms import check_model, choose_place, order_of, rates_of
 from prefill_data.limits.limiter import Limiter, Permit
 from prefill_data.router.choose import reason_of
 
@@ -63,6 +63,7 @@ class Opener:
             return known.request_id, prefill_pb2.OpenResponse(accept=await self._again(known))
         terms = self._keys.terms(key)
         rates_of(terms, asked.model.name, self._now_ms())
+        check_model(terms, ModelIdentity.from_message(asked.model), asked.token_count)
         if asked.local_prefix_tokens >= asked.token_count - 1:
             reason = f"{asked.local_prefix_tokens} of {asked.token_count} tokens are local already"
             local = prefill_pb2.UseLocal(reason=reason, policy_hint=self._rules.hint())

@@ -25,7 +25,10 @@ MAX_HELD = 131_072  # of all tenants: some 100 MiB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """What an attempt was admitted with; receipts are held to it. Times are Unix milliseconds."""
+    """What an attempt was admitted with; receipts are held to it. Times are Unix milliseconds.
+
+    `codecs`: those that the catalogue allows; empty: any.
+    """
 
     request_id: str
     attempt: int
@@ -34,6 +37,7 @@ class Admitted:
     fencing_epoch: int
     token_count: int
     model: fleet_pb2.ServedModel
+    codecs: tuple[str, ...]
     certificate: WorkerCertificate
     price_bound_micros: int
     rates: Rates

@@ -13,6 +13,7 @@ from prefill_fleet.snapshot import (
     PriceSpan,
     Rates,
 )
+from prefill_wire.identity import ModelIdentity
 from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
@@ -52,11 +53,7 @@ def rates_of(terms: Terms, model: str, now_ms: int) -> Rates:
     """
     if terms.models is None:
         return terms.flat or Rates(input_miss_micros=0, input_hit_micros=0)
-    entry = terms.models.get(model)
-    if entry is None or not entry.active or (entry.restricted and model not in terms.granted):
-        raise DataPlaneError(
-            StatusCode.UNKNOWN_MODEL, f"model {model[:64]!r} is not offered to this account"
-        )
+    entry = _offered(terms, terms.models, model)
     span = current_span(terms.overrides.get(model, ()), now_ms)
     span = span or current_span(entry.prices, now_ms)
     if span is None:
@@ -64,6 +61,43 @@ def rates_of(terms: Terms, model: str, now_ms: int) -> Rates:
             StatusCode.UNKNOWN_MODEL, f"model {model} has no price now", "ask an operator for one"
         )
     return span.rates
+
+
+def check_model(terms: Terms, asked: ModelIdentity, token_count: int) -> None:
+    """MODEL_MISMATCH or PROMPT_TOO_LONG for what the catalogue does not say of the model."""
+    if terms.models is None:
+        return
+    entry = _offered(terms, terms.models, asked.name)
+    pairs = {
+        "weights": (asked.fingerprint.hex(), entry.fingerprint),
+        "tokenizer": (asked.tokenizer_fingerprint.hex(), entry.tokenizer_fingerprint),
+        "numerics profile": (asked.numerics_profile, entry.numerics_profile),
+    }
+    for thing, (wanted, listed) in pairs.items():
+        if wanted != listed:
+            raise DataPlaneError(
+                StatusCode.MODEL_MISMATCH,
+                f"{asked.name}: {thing} {wanted[:16]} asked for, {listed[:16]} in the catalogue",
+            )
+    if token_count > entry.context_tokens:
+        raise DataPlaneError(
+            StatusCode.PROMPT_TOO_LONG,
+            f"{token_count} tokens, the catalogue allows {asked.name} {entry.context_tokens}",
+        )
+
+
+def codecs_of(terms: Terms, model: str) -> tuple[str, ...]:
+    """Those that the model's states may travel by; empty: any."""
+    return () if terms.models is None else _offered(terms, terms.models, model).codecs
+
+
+def _offered(terms: Terms, models: Mapping[str, ModelEntry], model: str) -> ModelEntry:
+    entry = models.get(model)
+    if entry is None or not entry.active or (entry.restricted and model not in terms.granted):
+        raise DataPlaneError(
+            StatusCode.UNKNOWN_MODEL, f"model {model[:64]!r} is not offered to this account"
+        )
+    return entry
 
 
 def current_span(spans: Sequence[PriceSpan], now_ms: int) -> PriceSpan | None:

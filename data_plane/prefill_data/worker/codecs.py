@@ -31,11 +31,19 @@ _TRIES = 3  # the first one of a codec compiles and fills tables
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecWish:
-    """What a customer asked for; `link_bytes_per_second` 0 means that it knows no figure."""
+    """What a customer asked for; `link_bytes_per_second` 0 means that it knows no figure.
+
+    `permitted`: what the catalogue lets the model's states travel by; empty: any.
+    """
 
     policy: str
     offered: tuple[str, ...]
+    permitted: tuple[str, ...] = ()
     link_bytes_per_second: int = 0
+
+    def permits(self, name: str) -> bool:
+        """Whether the catalogue does."""
+        return not self.permitted or name in self.permitted
 
 
 def choose_codecs(wish: CodecWish, speeds: Speeds) -> dict[TensorKind, Codec]:
@@ -43,14 +51,16 @@ def choose_codecs(wish: CodecWish, speeds: Speeds) -> dict[TensorKind, Codec]:
     try:
         return {kind: _choose(wish, StatePart(kind.part), speeds) for kind in TensorKind}
     except (PackError, UnsupportedCodec) as error:
-        raise DataPlaneError(StatusCode.UNSUPPORTED_CODEC, str(error)) from None
+        told = f"; the catalogue allows {', '.join(wish.permitted)}" if wish.permitted else ""
+        raise DataPlaneError(StatusCode.UNSUPPORTED_CODEC, f"{error}{told}") from None
 
 
 def _choose(wish: CodecWish, part: StatePart, speeds: Speeds) -> Codec:
     if wish.policy == AUTO and wish.link_bytes_per_second:
-        measured = {n: speed for n, speed in speeds[part].items() if n in wish.offered}
+        usable = [name for name in wish.offered if wish.permits(name)]
+        measured = {n: speed for n, speed in speeds[part].items() if n in usable}
         return codec_by_name(quickest(part, measured, wish.link_bytes_per_second))
-    return choose(allowed(wish.policy, part), wish.offered)
+    return choose([n for n in allowed(wish.policy, part) if wish.permits(n)], wish.offered)
 
 
 def measure_speeds(clock: Callable[[], float]) -> dict[StatePart, dict[str, CodecSpeed]]:

@@ -110,6 +110,7 @@ class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
         wish = CodecWish(
             policy=request.codec_policy or UNNAMED_POLICY,
             offered=tuple(request.offered_codecs),
+            permitted=tuple(request.allowed_codecs),
             link_bytes_per_second=request.link_bytes_per_second,
         )
         now_ms = self._around.now_ms()

@@ -12,7 +12,8 @@ from prefill_stack.errors import NotConfigured
 Name = Annotated[str, typer.Argument(help="The model's name.")]
 Context = Annotated[int | None, typer.Option(min=2, help="Tokens of context.")]
 Codecs = Annotated[
-    list[str] | None, typer.Option("--codec", help="Declared for it; nobody is held to it. Repeat.")
+    list[str] | None,
+    typer.Option("--codec", help="Its states travel by these alone; none: by any. Repeat."),
 ]
 Restricted = Annotated[
     bool | None, typer.Option("--restricted/--open", help="For granted accounts only.")

@@ -15,7 +15,6 @@ from prefill_cloud.manage import (
 from prefill_cloud.manage.errors import NotFoundError, StateConflictError
 from prefill_cloud.manage.tenants import Tenant
 from prefill_engine.identity import identify
-from prefill_kernels import pack
 from prefill_wire.limits import MAX_PROMPT_TOKENS
 
 from prefill_stack.platform.plan import Place
@@ -56,7 +55,6 @@ def model_values(folder: Path, profile: str) -> ModelValues:
         tokenizer_fingerprint=found.tokenizer_fingerprint.hex(),
         numerics_profile=profile,
         context_tokens=int(found.config.get("model_max_length") or MAX_PROMPT_TOKENS),
-        codecs=list(pack.names()),
     )
 
 
@@ -81,13 +79,15 @@ def seed_datacenter(
 
 
 def seed_model(client: ManagementClient, name: str, values: ModelValues) -> None:
-    """A model as its checkpoint now is, with a list price; who may use it stays."""
+    """A model as its checkpoint now is, with a list price; who may use it, and by which codecs its
+    states travel, stays."""
     try:
         known = client.models.read(name)
     except NotFoundError:
         client.models.create(name, values)
     else:
-        values = msgspec.structs.replace(values, restricted=known.restricted)
+        kept = {"restricted": known.restricted, "codecs": known.codecs}
+        values = msgspec.structs.replace(values, **kept)
         client.models.update(name, values, version=known.version)
     if not client.prices.list(model=name).page(limit=1).items:
         client.prices.create(
