@@ -36,6 +36,17 @@ def no_home_outlives_its_tests(tmp_path_factory):
     remove_homes(own)
 
 
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory):
+    """A Redis of a module's own."""
+    from prefill_stack.services.redis import Redis, RedisPlan
+
+    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
+    server.start()
+    yield server
+    server.destroy()
+
+
 def _lives(run: Path):
     """Whether the test run that a folder belongs to goes on: its lock names the process."""
     try:

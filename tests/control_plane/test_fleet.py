@@ -31,14 +31,6 @@ NOW = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)
 NOW_MS = int(NOW.timestamp() * 1000)
 
 
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory):
-    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server
-    server.destroy()
-
-
 @pytest.fixture
 async def client(redis_server):
     async with Client.from_url(redis_server.url("control")) as client:

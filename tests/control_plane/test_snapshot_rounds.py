@@ -13,7 +13,6 @@ from prefill_control.snapshots.store import SnapshotStore
 from prefill_control.snapshots.task import keep_published
 from prefill_fleet.names import BEAT_KEY, CHANGED_CHANNEL, ROLL_KEY, tenant_key
 from prefill_fleet.snapshot import open_beat, open_roll, open_tenant
-from prefill_stack.services.redis import Redis, RedisPlan
 from prefill_wire.signing import SigningKey
 from redis.asyncio import Redis as Client
 
@@ -28,14 +27,6 @@ FILL = f"""
 """
 ONE, OTHER = "ten_0007", "ten_0111"
 REVOKE = "UPDATE api_keys SET state = 'revoked', revoked_at = now() WHERE tenant_id = '{}'"
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory):
-    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server
-    server.destroy()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from prefill_control.snapshots.store import SnapshotStore
 from prefill_control.snapshots.task import keep_published
 from prefill_fleet.names import BEAT_KEY, CHANGED_CHANNEL, ROLL_KEY, tenant_key
 from prefill_fleet.snapshot import VALID_MS, open_beat, open_roll, open_tenant
-from prefill_stack.services.redis import Redis, RedisPlan
 from prefill_wire.errors import IntegrityError
 from prefill_wire.signing import SigningKey
 from redis.asyncio import Redis as Client
@@ -41,14 +40,6 @@ ROWS = """
       input_miss_micros, input_hit_micros) VALUES ('o1', 'ten_a', 'open', '2025-01-01Z',
       '2035-01-01Z', 500, 50);
 """
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory):
-    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server
-    server.destroy()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from prefill_control.snapshots.task import keep_published
 from prefill_data.errors import DataPlaneError
 from prefill_data.gateway.snapshot_feed import SnapshotFeed
 from prefill_data.gateway.snapshots import SnapshotKeys, SnapshotState
-from prefill_stack.services.redis import Redis, RedisPlan
 from prefill_wire.status import StatusCode
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis as Client
@@ -58,14 +57,6 @@ class Scene:
             while self.code(secret) is not code or not also():
                 await self.feed.looked.wait()
                 self.feed.looked.clear()
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory):
-    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server
-    server.destroy()
 
 
 @pytest.fixture

@@ -11,21 +11,12 @@ from prefill_control.snapshots.service import Publisher
 from prefill_control.snapshots.store import SnapshotStore
 from prefill_control.snapshots.task import keep_published
 from prefill_fleet.names import BEAT_KEY
-from prefill_stack.services.redis import Redis, RedisPlan
 from prefill_wire.signing import SigningKey
 from redis.asyncio import Redis as Client
 from redis.exceptions import WatchError
 
 CONTROL = SigningKey.from_seed(b"c" * 32)
 AT_MOST_SECONDS = 10
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory):
-    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server
-    server.destroy()
 
 
 @pytest.fixture

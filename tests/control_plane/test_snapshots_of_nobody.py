@@ -11,7 +11,6 @@ from prefill_data.gateway.snapshot_feed import SnapshotFeed
 from prefill_data.gateway.snapshots import SnapshotState
 from prefill_fleet.names import BEAT_KEY, ROLL_KEY, tenant_key
 from prefill_fleet.snapshot import VALID_MS, open_beat, open_roll
-from prefill_stack.services.redis import Redis, RedisPlan
 from prefill_wire.signing import SigningKey
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis as Client
@@ -21,14 +20,6 @@ FOR_EVER = -1  # what TTL answers
 ADD = "INSERT INTO tenants (id, name) VALUES ('{0}', '{0}')"
 DELETE = "DELETE FROM tenants WHERE id = '{}'"
 CLOSE = "UPDATE tenants SET state = 'closed', closed_at = now() - interval '{}' WHERE id = 'ten_a'"
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory):
-    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server
-    server.destroy()
 
 
 @pytest.fixture

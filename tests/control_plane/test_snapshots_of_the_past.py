@@ -30,14 +30,6 @@ ROWS = """
 REVOKE = "UPDATE api_keys SET state = 'revoked', revoked_at = now() WHERE id = 'key_a'"
 
 
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory):
-    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server
-    server.destroy()
-
-
 @pytest.fixture
 def urls(cluster):
     """A database of its own: its rows change."""

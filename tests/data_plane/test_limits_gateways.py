@@ -16,7 +16,6 @@ from prefill_data.limits.ledger import Ask, Ledger
 from prefill_data.limits.limiter import Limiter
 from prefill_data.limits.store import RedisStore, SurvivingStore
 from prefill_fleet.snapshot import LimitNumbers
-from prefill_stack.services.redis import Redis, RedisPlan
 from prefill_wire.status import StatusCode
 from redis.asyncio import Redis as Client
 from virtual_time import run_virtually
@@ -320,14 +319,6 @@ def test_no_limit_asks_nobody():
         return shared.asked
 
     assert run_virtually(run()) == 0
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory):
-    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server
-    server.destroy()
 
 
 def wall_us():

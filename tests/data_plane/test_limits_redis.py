@@ -9,7 +9,6 @@ from prefill_data.limits.evaluate import Allowed
 from prefill_data.limits.ledger import LEASE_US, Ask, Ledger
 from prefill_data.limits.slices import IDLE_US, SliceBook
 from prefill_data.limits.store import SCRIPT, RedisStore, script_arguments
-from prefill_stack.services.redis import Redis, RedisPlan
 from redis import Redis as BlockingClient
 from redis.asyncio import Redis as Client
 
@@ -23,14 +22,6 @@ STEP = st.tuples(
     st.integers(-1, 60),
     st.sampled_from([0, NOW_US, NOW_US + 5]),
 )
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory):
-    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server
-    server.destroy()
 
 
 @pytest.fixture(scope="module")

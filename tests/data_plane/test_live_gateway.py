@@ -47,14 +47,6 @@ MODEL = {"name": "tiny", "fingerprint": IDENTITY.fingerprint.hex(),
          "active": True, "restricted": False}  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory):
-    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server
-    server.destroy()
-
-
 def entry(tenant, **changes):
     secret = KEYS[tenant].encode()
     key = KeyEntry(

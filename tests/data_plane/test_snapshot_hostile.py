@@ -11,21 +11,12 @@ from prefill_data.gateway.snapshots import SnapshotState
 from prefill_data.redis_client import connect
 from prefill_fleet.names import tenant_key
 from prefill_fleet.snapshot import LimitNumbers
-from prefill_stack.services.redis import Redis, RedisPlan
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis as Client
 from snapshot_scene import CONTROL, S, Scene, entry, key, proof
 
 BOLT = (key(key_id="key_b", proof=proof("pck_b")),)
 AT_MOST_SECONDS = 20
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory):
-    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server
-    server.destroy()
 
 
 @pytest.fixture

@@ -19,14 +19,6 @@ from redis.asyncio import Redis as Client
 from snapshot_scene import CONTROL, SECRET, START_MS, STRANGER, S, Scene, entry, key, proof
 
 
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory):
-    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server
-    server.destroy()
-
-
 @pytest.fixture
 async def scene(redis_server):
     control = Client.from_url(redis_server.url("control"))

@@ -8,7 +8,6 @@ from prefill_data.gateway import snapshot_feed
 from prefill_data.gateway.snapshot_feed import SnapshotFeed
 from prefill_data.gateway.snapshots import SnapshotState
 from prefill_data.redis_client import connect
-from prefill_stack.services.redis import Redis, RedisPlan
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis as Client
 from snapshot_scene import CONTROL, Scene, entry
@@ -52,14 +51,6 @@ class CancelledAt:
         elif self.waits > self.nth + LAST_WAITS:
             self.work.close()
             raise WentOn
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory):
-    server = Redis(RedisPlan(tmp_path_factory.mktemp("redis")))
-    server.start()
-    yield server
-    server.destroy()
 
 
 @pytest.fixture
