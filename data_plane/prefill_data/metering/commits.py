@@ -6,14 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from prefill_data.metering.frames import MAX_GROUP_RECORDS, MAX_RECORD_BYTES, group_bytes
 from prefill_data.metering.spool import Place, Spool, SpoolLost
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     body: bytes
     until_ms: int
     place: asyncio.Future[Place]
@@ -27,19 +26,28 @@ class GroupCommit:
         # One thread: frames are appended one at a time, and an fsync holds up no loop.
         self._disk = ThreadPoolExecutor(1, "spool")
         self._waiting: deque[_Waiting] = deque()
-        self._writing: asyncio.Task[None] | None = None
+        self._writing = False
 
     async def append(self, body: bytes, until_ms: int) -> Place:
         """Returns once `body` is on disk; raises what `Spool.append_all` raises."""
-        place: asyncio.Future[Place] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(body, until_ms, place))
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_all())
-        return await place
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(body, until_ms, loop.create_future())
+        self._waiting.append(waiting)
+        if not self._writing:
+            self._writing = True
+            loop.call_soon(self._write_next, loop)  # with whatever else comes in this turn
+        return await waiting.place
 
-    async def _write_all(self) -> None:
-        while self._waiting:
-            await self._write(self._next_group())
+    def _write_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the thread one group, until there is none."""
+        self._writing = bool(self._waiting)
+        if not self._writing:
+            return
+        group = self._next_group()
+        try:
+            self._disk.submit(self._write, group, loop)
+        except RuntimeError as no_thread:  # whoever waits has to hear it
+            self._written(group, [no_thread] * len(group), loop)
 
     def _next_group(self) -> list[_Waiting]:
         """As many as one frame takes, at least one."""
@@ -51,33 +59,34 @@ class GroupCommit:
             group.append(self._waiting.popleft())
         return group
 
-    async def _write(self, group: Sequence[_Waiting]) -> None:
-        loop = asyncio.get_running_loop()
-        bodies = [each.body for each in group]
-        until_ms = max(each.until_ms for each in group)
-        try:
-            written = loop.run_in_executor(self._disk, self._spool.append_all, bodies, until_ms)
-        except RuntimeError as no_thread:  # whoever waits has to hear it
-            await self._failed(group, no_thread)
-            return
-        await asyncio.wait([written])
-        error = written.exception()
-        if error is not None:
-            await self._failed(group, error)
-            return
-        for each, place in zip(group, written.result(), strict=True):
-            if not each.place.done():
-                each.place.set_result(place)
+    def _write(self, group: Sequence[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
+        """In the thread; the loop hears of it at once, without a future of its own."""
+        loop.call_soon_threadsafe(self._written, group, self._places(group), loop)
 
-    async def _failed(self, group: Sequence[_Waiting], error: BaseException) -> None:
+    def _places(self, group: Sequence[_Waiting]) -> Sequence[Place | BaseException]:
         """What does not fit together may do so one by one: the disk may be almost full."""
-        if len(group) > 1 and not isinstance(error, SpoolLost):
-            for each in group:
-                await self._write([each])
-            return
-        for each in group:
-            if not each.place.done():
-                each.place.set_exception(error)
+        try:
+            bodies = [each.body for each in group]
+            return self._spool.append_all(bodies, max(each.until_ms for each in group))
+        except BaseException as error:  # noqa: BLE001 (whoever waits has to hear it)
+            if len(group) == 1 or isinstance(error, SpoolLost):
+                return [error] * len(group)
+            return [self._places([each])[0] for each in group]
+
+    def _written(
+        self,
+        group: Sequence[_Waiting],
+        places: Sequence[Place | BaseException],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        for waiting, place in zip(group, places, strict=True):
+            if waiting.place.done():  # its caller has left
+                continue
+            if isinstance(place, BaseException):
+                waiting.place.set_exception(place)
+            else:
+                waiting.place.set_result(place)
+        self._write_next(loop)
 
     def close(self) -> None:
         """Finish what is being written, and close the spool."""
