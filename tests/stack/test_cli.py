@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from prefill_cloud.errors import error_for
 from prefill_stack import benches, cli
 from prefill_stack.errors import NotConfigured, StackError, complaint
@@ -35,6 +36,21 @@ def test_help_lists_the_commands():
     text = CliRunner().invoke(cli.app, ["--help"]).stdout
     for name in ("demo", "up", "generate", "models", "version", "bench"):
         assert name in text
+
+
+def every_verb(command, *path):
+    yield path
+    for name, below in getattr(command, "commands", {}).items():
+        yield from every_verb(below, *path, name)
+
+
+def test_help_names_what_is_given_and_no_type_of_the_language():
+    paths = list(every_verb(typer.main.get_command(cli.app)))
+    assert ("keys", "create") in paths
+    for path in paths:
+        done = CliRunner().invoke(cli.app, [*path, "--help"])
+        assert done.exit_code == 0, path
+        assert "list[" not in done.stdout, path
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ Name = Annotated[str, typer.Argument(help="The model's name.")]
 Context = Annotated[int | None, typer.Option(min=2, help="Tokens of context.")]
 Codecs = Annotated[
     list[str] | None,
-    typer.Option("--codec", help="Its states travel by these alone; none: by any. Repeat."),
+    typer.Option(
+        "--codec", metavar="<codec>", help="Its states travel by these alone; none: by any. Repeat."
+    ),
 ]
 Restricted = Annotated[
     bool | None, typer.Option("--restricted/--open", help="For granted accounts only.")

@@ -13,15 +13,24 @@ Name = Annotated[str, typer.Argument(help="The datacenter's name.")]
 Jurisdiction = Annotated[str | None, typer.Option(help="EU, US, ...")]
 Endpoint = Annotated[str | None, typer.Option(help="HOST:PORT of its gateway.")]
 Place = Annotated[str | None, typer.Option(help="Where it is, in words.")]
-Models = Annotated[list[str] | None, typer.Option("--model", help="Served there; repeat.")]
+Models = Annotated[
+    list[str] | None, typer.Option("--model", metavar="<model>", help="Served there; repeat.")
+]
 Accelerators = Annotated[
-    list[str] | None, typer.Option("--accelerator", help="KIND=COUNT; repeat.")
+    list[str] | None,
+    typer.Option("--accelerator", metavar="<kind=count>", help="KIND=COUNT; repeat."),
 ]
 Rtt = Annotated[int | None, typer.Option(min=0, help="Round trip, milliseconds.")]
 Egress = Annotated[int | None, typer.Option(min=1, help="Megabits per second.")]
-Wishes = Annotated[list[str] | None, typer.Option("--wish", help="In this order; repeat.")]
-Allow = Annotated[list[str] | None, typer.Option("--allow", help="Only these; repeat.")]
-Deny = Annotated[list[str] | None, typer.Option("--deny", help="Never these; repeat.")]
+Wishes = Annotated[
+    list[str] | None, typer.Option("--wish", metavar="<datacenter>", help="In this order; repeat.")
+]
+Allow = Annotated[
+    list[str] | None, typer.Option("--allow", metavar="<datacenter>", help="Only these; repeat.")
+]
+Deny = Annotated[
+    list[str] | None, typer.Option("--deny", metavar="<datacenter>", help="Never these; repeat.")
+]
 MaxPrice = Annotated[
     int | None,
     typer.Option("--max-price-micros", help="Per million tokens at most; -1: any."),
@@ -168,7 +177,10 @@ def residency(
     desk: Desk,
     *,
     jurisdiction: Annotated[
-        list[str] | None, typer.Option(help="Nothing may leave these; empty: no rule; repeat.")
+        list[str] | None,
+        typer.Option(
+            metavar="<jurisdiction>", help="Nothing may leave these; empty: no rule; repeat."
+        ),
     ] = None,
 ) -> None:
     """Show the account's hard rule, or replace it."""

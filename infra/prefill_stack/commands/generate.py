@@ -151,7 +151,9 @@ def generate(
         typer.Option(min=0.0, max=1.0, help="Sample among the likeliest tokens of this mass."),
     ] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="<text>", help="Text that ends the answer.")
+    ] = None,
     codec_policy: Annotated[
         CodecPolicy | None,
         typer.Option(help="How the state travels. Default: exact if greedy or seeded."),

@@ -13,10 +13,12 @@ keys = typer.Typer(help="API keys.", no_args_is_help=True)
 KeyId = Annotated[str, typer.Argument(help="key_...")]
 Name = Annotated[str, typer.Argument(help="A name for people.")]
 Scopes = Annotated[
-    list[str] | None, typer.Option("--scope", help="prefill, usage:read, manage:*, ...; repeat.")
+    list[str] | None,
+    typer.Option("--scope", metavar="<scope>", help="prefill, usage:read, manage:*, ...; repeat."),
 ]
 Addresses = Annotated[
-    list[str] | None, typer.Option("--address", help="Network it may be used from; repeat.")
+    list[str] | None,
+    typer.Option("--address", metavar="<network>", help="Network it may be used from; repeat."),
 ]
 Expires = Annotated[str | None, typer.Option(help="2030-01-31T00:00:00Z, or 90d from now.")]
 MANAGE = ("keys", "members", "limits", "datacenters", "tenant", "*")

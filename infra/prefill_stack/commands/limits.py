@@ -15,7 +15,9 @@ limits = typer.Typer(help="Rates, concurrency, quotas.", no_args_is_help=True)
 Subject = Annotated[str, typer.Argument(help="A key's id, or `tenant` for the account.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="NAME=NUMBER of a limit; NAME= lifts it; repeat."),
+    typer.Option(
+        "--set", metavar="<limit=number>", help="NAME=NUMBER of a limit; NAME= lifts it; repeat."
+    ),
 ]
 SHOWN = (
     "tenant_id key_id requests_per_second tokens_per_second concurrency day_tokens_hard "

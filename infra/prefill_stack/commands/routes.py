@@ -21,8 +21,12 @@ def explain(
     model: Annotated[str, typer.Argument(help="The model's name.")],
     token_count: Annotated[int, typer.Argument(min=0, help="Tokens of the prompt.")],
     local_prefix_tokens: Annotated[int, typer.Option(min=0, help="Already held here.")] = 0,
-    datacenter: Annotated[list[str] | None, typer.Option(help="A wish; repeat.")] = None,
-    residency: Annotated[list[str] | None, typer.Option(help="A hard rule; repeat.")] = None,
+    datacenter: Annotated[
+        list[str] | None, typer.Option(metavar="<datacenter>", help="A wish; repeat.")
+    ] = None,
+    residency: Annotated[
+        list[str] | None, typer.Option(metavar="<datacenter>", help="A hard rule; repeat.")
+    ] = None,
 ) -> None:
     """Say where a request would go and why, step by step; nothing is reserved."""
     from prefill_cloud.manage import RouteRequest

@@ -41,7 +41,9 @@ def stop_on_terminate() -> None:
 
 Checkpoints = Annotated[
     list[str] | None,
-    typer.Option(help="NAME=FOLDER of a checkpoint (default: the shipped); repeat."),
+    typer.Option(
+        metavar="<name=folder>", help="NAME=FOLDER of a checkpoint (default: the shipped); repeat."
+    ),
 ]
 Small = Annotated[bool, typer.Option("--small", help="Worker and gateway alone, keys from a file.")]
 Listen = Annotated[str, typer.Option(help="With --small: the gateway's HOST:PORT.")]
@@ -57,11 +59,13 @@ WithTls = Annotated[
     bool | None, typer.Option(help="With --small: TLS; an authority is made. Needed off loopback.")
 ]
 TlsHosts = Annotated[
-    list[str] | None, typer.Option(help="With --small: names that others reach this machine by.")
+    list[str] | None,
+    typer.Option(metavar="<host>", help="With --small: names that others reach this machine by."),
 ]
 Profile = Annotated[str, typer.Option(help="Numerics profile: fp32 or bf16-cache.")]
 Tenants = Annotated[
-    list[str] | None, typer.Option(help="A tenant that gets a key (default: demo); repeat.")
+    list[str] | None,
+    typer.Option(metavar="<tenant>", help="A tenant that gets a key (default: demo); repeat."),
 ]
 Directory = Annotated[Path, typer.Option(help="Data, keys, logs, spools.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the access as JSON.")]

@@ -19,7 +19,9 @@ usage = typer.Typer(help="Usage, receipts, requests.", no_args_is_help=True)
 
 GroupBy = Annotated[
     list[str] | None,
-    typer.Option("--by", help="tenant, key, model, datacenter, hour, day, month; repeat."),
+    typer.Option(
+        "--by", metavar="<column>", help="tenant, key, model, datacenter, hour, day, month; repeat."
+    ),
 ]
 KeyId = Annotated[str, typer.Option(help="Only of this key.")]
 Model = Annotated[str, typer.Option(help="Only of this model.")]
