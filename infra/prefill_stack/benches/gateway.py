@@ -5,8 +5,9 @@ Prompt, chunks and Claim through the gateway; Admit, Run and chunks with the wor
 the difference of the same quantile of the two. Worker, gateway and the load share the machine, so
 what each of them computes for an exchange is told too: a machine that is too small for a rate says
 what refused it or how far it fell behind, and measures at the next. `bare_calls_*` is the same
-difference at the wanted rate between the same calls with nothing behind them: what gRPC takes for
-this pattern of calls on this machine.
+difference at the wanted rate between the same calls with nothing behind them, and `bare_streams_*`
+between the same messages over streams that stay open: what gRPC takes on this machine for the calls
+of today, and about the least that it takes for any.
 """
 
 import gc
@@ -70,17 +71,18 @@ async def _all(
     plan: BenchPlan,
 ) -> tuple[dict[str, object], tuple[float, dict[str, object], dict[str, str]]]:
     """In one loop, because gRPC's answers to an ended one have no home."""
-    return await _bare_calls(plan), await _at_first_rate(plan)
+    return await _bare(plan), await _at_first_rate(plan)
 
 
-async def _bare_calls(plan: BenchPlan) -> dict[str, object]:
-    """What gRPC's calls alone differ by at the first of the rates."""
+async def _bare(plan: BenchPlan) -> dict[str, object]:
+    """What gRPC alone makes of an exchange at the first of the rates, call by call and over streams
+    that stay open."""
     import grpc
 
-    from prefill_stack.load.bare_calls import BareThroughGateway, BareWithWorker, bare_processes
-    from prefill_stack.load.open_loop import Offered, open_loop
+    from prefill_stack.load.bare_calls import GATEWAY, WORKER, BareThroughGateway, BareWithWorker
+    from prefill_stack.load.bare_processes import bare_processes
+    from prefill_stack.load.bare_streams import BareStream, StreamThroughGateway, StreamWithWorker
 
-    latencies: dict[str, list[float]] = {"gateway": [], "direct": []}
     with (
         tempfile.TemporaryDirectory(prefix="prefill-bench-") as name,
         bare_processes(Path(name)) as (worker, gateway),
@@ -89,17 +91,29 @@ async def _bare_calls(plan: BenchPlan) -> dict[str, object]:
             grpc.aio.insecure_channel(gateway.address("grpc")) as through,
             grpc.aio.insecure_channel(worker.address("grpc")) as direct,
         ):
-            sides: dict[str, Call] = {
-                "gateway": BareThroughGateway(through),
-                "direct": BareWithWorker(direct),
-            }
-            for side in sides.values():
-                await open_loop(Offered(5.0, 2.0), side)
-            for block in range(plan.blocks):
-                for name, side in sides.items():
-                    offered = Offered(plan.rates_per_second[0], plan.block_seconds, seed=block)
-                    latencies[name] += (await open_loop(offered, side)).latencies
-    return {f"bare_calls_{what}": figure for what, figure in _overheads(latencies).items()}
+            calls = await _bare_sides(plan, BareThroughGateway(through), BareWithWorker(direct))
+            streams = BareStream(through, GATEWAY), BareStream(direct, WORKER)
+            kept = await _bare_sides(
+                plan, StreamThroughGateway(streams[0]), StreamWithWorker(streams[1])
+            )
+            for stream in streams:
+                await stream.close()
+    found = {"bare_calls": calls, "bare_streams": kept}
+    return {f"{way}_{what}": ms for way, all_ in found.items() for what, ms in all_.items()}
+
+
+async def _bare_sides(plan: BenchPlan, gateway: "Call", direct: "Call") -> dict[str, object]:
+    from prefill_stack.load.open_loop import Offered, open_loop
+
+    latencies: dict[str, list[float]] = {"gateway": [], "direct": []}
+    sides = {"gateway": gateway, "direct": direct}
+    for side in sides.values():
+        await open_loop(Offered(5.0, 2.0), side)
+    for block in range(plan.blocks):
+        for name, side in sides.items():
+            offered = Offered(plan.rates_per_second[0], plan.block_seconds, seed=block)
+            latencies[name] += (await open_loop(offered, side)).latencies
+    return _overheads(latencies)
 
 
 async def _at_first_rate(plan: BenchPlan) -> tuple[float, dict[str, object], dict[str, str]]:

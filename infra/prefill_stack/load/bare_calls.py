@@ -1,38 +1,18 @@
 """The calls of an exchange with nothing behind them: what gRPC takes for today's pattern of calls.
 
-`python -m prefill_stack.load.bare_calls` is one of its two processes, a worker or, told of a worker
-by `PREFILL_WORKERS`, its gateway. No key is checked, nothing is prefilled, sealed or billed.
-What the two differ by is not the least that a gateway adds: one with fewer calls to its worker, or
-a stream that stays open, would have another number.
+No key is checked, nothing is prefilled, sealed or billed. What the two ways differ by is not the
+least that a gateway adds: one with fewer calls, or streams that stay open, has another number.
 """
 
 import asyncio
-import json
-import os
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
-from prefill_stack.supervisor import Child, ProcessPlan, Supervisor
-
 BYTES = bytes(300)  # about what the real messages have
 WORKER, GATEWAY = "bare.Worker", "bare.Gateway"
 Handlers = dict[str, Any]
-
-
-@contextmanager
-def bare_processes(folder: Path) -> Iterator[tuple[Child, Child]]:
-    """A worker and a gateway before it, as long as the context lasts."""
-    with Supervisor() as children:
-        name = "prefill_stack.load.bare_calls"
-        log = folder / "bare.log"
-        worker = children.start(ProcessPlan("bare worker", name, {}, log))
-        known = {"PREFILL_WORKERS": worker.address("grpc")}
-        yield worker, children.start(ProcessPlan("bare gateway", name, known, log))
 
 
 class BareThroughGateway:
@@ -75,7 +55,9 @@ class BareWithWorker:
         await call.read()
 
 
-def _worker() -> Handlers:
+def worker_calls() -> Handlers:
+    """What a worker answers."""
+
     async def admit(_request: bytes, _context: object) -> bytes:
         return BYTES
 
@@ -89,7 +71,8 @@ def _worker() -> Handlers:
     }
 
 
-def _gateway(worker: BareWithWorker) -> Handlers:
+def gateway_calls(worker: BareWithWorker) -> Handlers:
+    """What a gateway before it answers."""
     ending: set[asyncio.Task[None]] = set()
 
     async def open_(_request: bytes, _context: object) -> bytes:
@@ -106,23 +89,3 @@ def _gateway(worker: BareWithWorker) -> Handlers:
 
     named = {"Open": open_, "Prompt": prompt, "Claim": claim}
     return {name: grpc.unary_unary_rpc_method_handler(call) for name, call in named.items()}
-
-
-async def _serve() -> None:
-    server, known = grpc.aio.server(), os.environ.get("PREFILL_WORKERS")
-    if known:
-        name, handlers = GATEWAY, _gateway(BareWithWorker(grpc.aio.insecure_channel(known)))
-    else:
-        name, handlers = WORKER, _worker()
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers)])
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    sys.stdout.write(json.dumps({"ready": True, "grpc": f"127.0.0.1:{port}"}) + "\n")
-    sys.stdout.flush()
-    await server.wait_for_termination()
-
-
-if __name__ == "__main__":
-    import uvloop
-
-    uvloop.run(_serve())
