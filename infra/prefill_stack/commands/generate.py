@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Show = Callable[[str], None]
 CodecPolicy = Literal["exact", "near-lossless", "compact", "auto"]
+Stop = Annotated[
+    list[str] | None, typer.Option(metavar="<text>", help="Text that ends the answer; repeat.")
+]
 ApiKey = Annotated[
     str | None,
     typer.Option(
@@ -151,9 +154,7 @@ def generate(
         typer.Option(min=0.0, max=1.0, help="Sample among the likeliest tokens of this mass."),
     ] = 1.0,
     seed: Annotated[int | None, typer.Option(help="Makes sampling repeatable.")] = None,
-    stop: Annotated[
-        list[str] | None, typer.Option(metavar="<text>", help="Text that ends the answer.")
-    ] = None,
+    stop: Stop = None,
     codec_policy: Annotated[
         CodecPolicy | None,
         typer.Option(help="How the state travels. Default: exact if greedy or seeded."),
