@@ -6,7 +6,6 @@ last; calls of which nobody knows yet whose they are have places of their own.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -59,17 +58,57 @@ class CallLimits:
 USUAL = CallLimits()
 
 
+class Shares:
+    """Places of tenants: at most `most` in all, and `most_a_tenant` of one."""
+
+    def __init__(self, most: int, most_a_tenant: int) -> None:
+        self._most, self._most_a_tenant = most, most_a_tenant
+        self.taken = 0
+        self._tenants: dict[str, int] = {}
+
+    def of(self, tenant: str) -> int:
+        """Those that a tenant holds."""
+        return self._tenants.get(tenant, 0)
+
+    def take(self, tenant: str) -> None:
+        """One more for a tenant; CAPACITY_EXHAUSTED when it, or all, have too many."""
+        if self.taken >= self._most:
+            raise _too_many(f"{self.taken} calls are", self._most, "PREFILL_MAX_CALLS")
+        held = self.of(tenant)
+        if held >= self._most_a_tenant:
+            name = "PREFILL_MAX_CALLS_A_TENANT"
+            raise _too_many(f"{held} calls of this account are", self._most_a_tenant, name)
+        self.taken += 1
+        self._tenants[tenant] = held + 1
+
+    def free(self, tenant: str) -> None:
+        """One of a tenant's is free again."""
+        self.taken -= 1
+        left = self._tenants[tenant] - 1
+        if left:
+            self._tenants[tenant] = left
+        else:
+            del self._tenants[tenant]
+
+
 class CallCount:
-    """The calls under way of one server: of tenants, and those that are `unproven` so far. A server
-    that asks for no tenant's key has only the latter."""
+    """The calls under way of one server: `unproven` ones, whose key is not checked yet, those whose
+    message is on its way, and those that are answered. The latter two do not count to each other:
+    what frees something is read however many calls wait."""
 
     def __init__(self, most: int, most_a_tenant: int = 0, most_unproven: int = 0) -> None:
         """0: as many as `most`."""
-        self._most = most
-        self._most_a_tenant, self._most_unproven = most_a_tenant or most, most_unproven or most
-        self.under_way, self.unproven = 0, 0
-        self._tenants: dict[str, int] = {}
-        self._untaken: Counter[str] = Counter()
+        most_a_tenant = most_a_tenant or most
+        self._most_unproven = most_unproven or most
+        self._most_untaken = 2 * most_a_tenant  # those of its calls, and of what is always taken
+        self.unproven = 0
+        self.reading, self.answering = Shares(most, most_a_tenant), Shares(most, most_a_tenant)
+        self._untaken: dict[str, int] = {}
+
+    @property
+    def under_way(self) -> int:
+        """Calls that are answered now."""
+        return self.answering.taken
 
     def place(self, *, always: bool = False) -> Place:
         """For one call, which holds it while it is entered; one that is short and frees what
@@ -77,21 +116,30 @@ class CallCount:
         return Place(self, always)
 
     def of(self, tenant: str) -> int:
-        """The places that a tenant holds."""
-        return self._tenants.get(tenant, 0)
+        """Calls of a tenant that are answered now."""
+        return self.answering.of(tenant)
 
     def untaken(self, tenant: str) -> int:
         """Answers to a tenant that lie here, since their peers do not read them."""
-        return self._untaken[tenant]
+        return self._untaken.get(tenant, 0)
 
-    def answered(self, tenant: str) -> Callable[[object], None]:
+    def refuse_untaken(self, tenant: str) -> None:
+        """CAPACITY_EXHAUSTED while a tenant takes too few of its answers: they lie in memory."""
+        untaken = self.untaken(tenant)
+        if untaken >= self._most_untaken:
+            what = f"{untaken} answers to this account, which nobody reads, are"
+            raise _too_many(what, self._most_untaken, "PREFILL_MAX_CALLS_A_TENANT")
+
+    def answer(self, tenant: str) -> Callable[[object], None]:
         """An answer to a tenant is on its way; to be called once it is taken or its peer left."""
-        self._untaken[tenant] += 1
+        self._untaken[tenant] = self.untaken(tenant) + 1
         return partial(self._taken, tenant)
 
     def _taken(self, tenant: str, _context: object) -> None:
-        self._untaken[tenant] -= 1
-        if not self._untaken[tenant]:
+        left = self._untaken[tenant] - 1
+        if left:
+            self._untaken[tenant] = left
+        else:
             del self._untaken[tenant]
 
     def begin(self, always: bool) -> None:
@@ -100,41 +148,18 @@ class CallCount:
             raise _too_many(f"{self.unproven} calls are", self._most_unproven, "PREFILL_MAX_CALLS")
         self.unproven += 1
 
-    def refuse_untaken(self, tenant: str) -> None:
-        """CAPACITY_EXHAUSTED while a tenant takes too few of its answers: they lie in memory."""
-        most = 2 * self._most_a_tenant  # those of its calls, and as many of what is always taken
-        if self._untaken[tenant] >= most:
-            what = f"{self._untaken[tenant]} answers to this account, which nobody reads, are"
-            raise _too_many(what, most, "PREFILL_MAX_CALLS_A_TENANT")
-
-    def prove(self, tenant: str) -> None:
-        """An unproven call turned out to be a tenant's; CAPACITY_EXHAUSTED when too many are."""
-        if self.under_way >= self._most:
-            raise _too_many(f"{self.under_way} calls are", self._most, "PREFILL_MAX_CALLS")
-        held = self.of(tenant)
-        if held >= self._most_a_tenant:
-            name = "PREFILL_MAX_CALLS_A_TENANT"
-            raise _too_many(f"{held} calls of this account are", self._most_a_tenant, name)
-        self.under_way += 1
-        self._tenants[tenant] = held + 1
-
-    def end(self, tenant: str) -> None:
-        """A tenant's call is over."""
-        self.under_way -= 1
-        self._tenants[tenant] -= 1
-        if not self._tenants[tenant]:
-            del self._tenants[tenant]
-
 
 class Place:
-    """What one call holds of a count until it is over: first an unproven place, then one of its
-    tenant's, or none when it is always taken."""
+    """What one call holds of a count until it is over: an unproven place, then one of its tenant's
+    while its message is read, then another while it is answered, or none when it is always taken.
+    """
 
-    __slots__ = ("_always", "_count", "_tenant", "_unproven", "caller")
+    __slots__ = ("_always", "_count", "_shares", "_unproven", "caller")
 
     def __init__(self, count: CallCount, always: bool) -> None:
         self._count, self._always = count, always
-        self._tenant, self._unproven = "", False
+        self._unproven = False
+        self._shares: Shares | None = None
         self.caller = ""  # the tenant, also of a call that is always taken
 
     def __enter__(self) -> Self:
@@ -142,18 +167,32 @@ class Place:
         self._unproven = True
         return self
 
+    def reads(self, tenant: str) -> None:
+        """Its key was checked, and its message comes; CAPACITY_EXHAUSTED beyond the share."""
+        self._move(self._count.reading, tenant)
+
     def belongs_to(self, tenant: str, *, always: bool = False) -> None:
-        """Its key was checked, once; CAPACITY_EXHAUSTED beyond the tenant's share, or `most`."""
+        """It is a tenant's, and all of it is here; CAPACITY_EXHAUSTED beyond the share."""
         self._count.refuse_untaken(tenant)
-        if not (always or self._always):
-            self._count.prove(tenant)
-            self._tenant = tenant
-        self._count.unproven -= 1
-        self._unproven, self.caller = False, tenant
+        self._move(None if always or self._always else self._count.answering, tenant)
+
+    def _move(self, shares: Shares | None, tenant: str) -> None:
+        if shares is not None:
+            shares.take(tenant)
+        self._leave()
+        self._shares, self.caller = shares, tenant
+
+    def _leave(self) -> None:
+        if self._unproven:
+            self._count.unproven -= 1
+            self._unproven = False
+        elif self._shares is not None:
+            self._shares.free(self.caller)
+            self._shares = None
 
     def answered(self) -> Callable[[object], None] | None:
         """What is to be called once the call's answer is taken; None for one of no tenant's."""
-        return self._count.answered(self.caller) if self.caller else None
+        return self._count.answer(self.caller) if self.caller else None
 
     def __exit__(
         self,
@@ -161,10 +200,7 @@ class Place:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._unproven:
-            self._count.unproven -= 1
-        elif self._tenant:
-            self._count.end(self._tenant)
+        self._leave()
 
 
 def _too_many(what: str, limit: int, setting: str) -> DataPlaneError:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, cast
+from types import TracebackType
+from typing import Any, NoReturn, Self, cast
 
 import grpc
 import structlog
@@ -51,46 +51,65 @@ async def refuse(context: Context, error: DataPlaneError, request_id: str = "") 
     raise AssertionError("abort raises")
 
 
+class Guard:
+    """Every error of a call becomes a counted, logged, typed refusal; too many calls are one."""
+
+    def __init__(
+        self, refusals: Counter, calls: CallCount, new_id: Callable[[], str] = str
+    ) -> None:
+        """`new_id`: what a refusal calls a request whose own id is not known."""
+        self._refusals, self._calls, self.new_id = refusals, calls, new_id
+
+    def call(self, context: Context, name: str, *, always: bool = False) -> Call:
+        """The frame of one RPC handler; one that is short and frees something is `always` taken."""
+        return Call(self, context, name, self._calls.place(always=always))
+
+    def count(self, refusal: DataPlaneError) -> None:
+        """One more."""
+        self._refusals.labels(code=refusal.code).inc()
+
+
 @dataclass(slots=True)
 class Call:
-    """One call under guard; the request id joins as soon as it is known, and its place is its
-    tenant's as soon as it is known whose it is."""
+    """One call under guard, for as long as it is entered; the request id joins as soon as it is
+    known, and its place is its tenant's as soon as it is known whose it is."""
 
+    guard: Guard
+    context: Context
+    name: str
     place: Place
     request_id: str = ""
     refusal: DataPlaneError | None = None
 
-
-class Guard:
-    """Every error of a call becomes a counted, logged, typed refusal; too many calls are one."""
-
-    def __init__(self, refusals: Counter, calls: CallCount, *, answers: bool = True) -> None:
-        """`answers`: what is under guard ends with the call's answer, which counts until it is
-        taken."""
-        self._refusals, self._calls, self._answers = refusals, calls, answers
-
-    @asynccontextmanager
-    async def call(
-        self, context: Context, place: str, request_id: str = "", *, always: bool = False
-    ) -> AsyncIterator[Call]:
-        """The frame of one RPC handler; one that is short and frees something is `always` taken."""
-        call = Call(self._calls.place(always=always), request_id)
+    async def __aenter__(self) -> Self:
         try:
-            with call.place:
-                yield call
-            taken = call.place.answered() if self._answers else None
+            self.place.__enter__()
+        except DataPlaneError as error:
+            await self._refuse(error)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.place.__exit__(kind, error, trace)
+        if error is None:
+            taken = self.place.answered()
             if taken is not None:
-                context.add_done_callback(cast(Any, taken))
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            call.refusal = refusal = typed(error)
-            self._refusals.labels(code=refusal.code).inc()
-            trace = error if refusal.code is StatusCode.INTERNAL else None
-            said = {"code": refusal.code, "message": refusal.message[:MAX_TEXT]}
-            named = call.request_id[:MAX_REQUEST_ID]
-            log.warning(place, **said, request_id=named, exc_info=trace)
-            await refuse(context, refusal, named)
+                self.context.add_done_callback(cast(Any, taken))
+        elif isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+            await self._refuse(error)
+
+    async def _refuse(self, error: Exception) -> NoReturn:
+        self.refusal = refusal = typed(error)
+        self.guard.count(refusal)
+        trace = error if refusal.code is StatusCode.INTERNAL else None
+        said = {"code": refusal.code, "message": refusal.message[:MAX_TEXT]}
+        named = (self.request_id or self.guard.new_id())[:MAX_REQUEST_ID]
+        log.warning(self.name, **said, request_id=named, exc_info=trace)
+        await refuse(self.context, refusal, named)
 
 
 def parse_refusal(error: grpc.aio.AioRpcError, lost: str) -> DataPlaneError:

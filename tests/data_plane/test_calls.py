@@ -147,6 +147,23 @@ def test_calls_whose_key_is_not_checked_yet_have_places_of_their_own():
     assert (count.unproven, count.under_way, count.of("acme")) == (0, 0, 0)
 
 
+def test_messages_under_way_have_places_of_their_own():
+    count = CallCount(most=2, most_a_tenant=1, most_unproven=4)
+    with count.place() as answered, count.place() as read, count.place() as other:
+        answered.reads("acme")
+        with pytest.raises(DataPlaneError, match="1 calls of this account are under way here"):
+            read.reads("acme")
+        answered.belongs_to("acme")
+        read.reads("acme")  # the twin: however many are answered
+        assert (count.unproven, count.under_way, count.of("acme")) == (1, 1, 1)
+        other.reads("bolt")
+        with count.place() as third, pytest.raises(DataPlaneError, match="2 calls are under way"):
+            third.reads("coda")
+        with pytest.raises(DataPlaneError, match="1 calls of this account are under way here"):
+            read.belongs_to("acme")
+    assert (count.unproven, count.under_way, count.reading.taken) == (0, 0, 0)
+
+
 async def test_a_peer_that_asks_all_the_time_is_told_to_calm_down(narrow):
     async with asyncio.timeout(10):
         for endpoint in (narrow.endpoint, narrow.worker_endpoint):

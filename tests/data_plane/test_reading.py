@@ -49,6 +49,18 @@ async def test_without_the_fleets_token_a_worker_reads_no_message(cloud, method)
         assert not await end_of(frames)
 
 
+async def test_whoever_is_refused_unread_is_told_a_request_all_the_same(cloud):
+    asked = {
+        "Prompt": iter([prefill_pb2.PromptPart()]),
+        "Claim": prefill_pb2.ClaimRequest(),
+        "ListModels": prefill_pb2.ListModelsRequest(),
+    }
+    for method, unread in asked.items():
+        async with refused(S.KEY_NOT_FOUND) as detail:
+            await getattr(cloud.stub, method)(unread)
+        assert detail.request_id.startswith("req_")
+
+
 async def test_with_a_key_a_message_is_awaited(cloud):
     """The twin: it comes in two halves, and is answered."""
     models = message(prefill_pb2.ListModelsRequest().SerializeToString())

@@ -8,13 +8,11 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from prefill_wire.pb import prefill_pb2_grpc
+from prefill_wire.pb import prefill_pb2
 
 from prefill_data.calls import CallCount
 from prefill_data.failpoints import Failpoints
 from prefill_data.gateway.admission import OpeningRules
-from prefill_data.gateway.callers import caller_of
 from prefill_data.gateway.claims import Billing, Claims, open_spool
 from prefill_data.gateway.epoch import next_epoch
 from prefill_data.gateway.fleet import Fleet, WorkerLink
@@ -36,8 +34,7 @@ from prefill_data.process import (
     serve_metrics,
     until_stop,
 )
-from prefill_data.reading import KeyBeforeMessage
-from prefill_data.refusals import Guard
+from prefill_data.reading import health_check, unread
 from prefill_data.settings import GatewaySettings
 
 Clock = Callable[[], int]  # Unix milliseconds
@@ -121,28 +118,14 @@ def make_shipper(
 
 async def listen(settings: GatewaySettings, parts: GatewayParts, stack: AsyncExitStack) -> str:
     """The gRPC server with its health service; where it listens."""
-    server = grpc.aio.server(
-        interceptors=[_key_before_message(settings, parts)], options=settings.calls.options()
-    )
+    server = grpc.aio.server(options=settings.calls.options())
     address = bind_grpc(server, settings.listen, settings.tls)
-    prefill_pb2_grpc.add_PrefillGatewayServicer_to_server(GatewayService(parts), server)
-    checks = health.aio.HealthServicer()
-    await checks.set("", health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    described = prefill_pb2.DESCRIPTOR.services_by_name["PrefillGateway"]
+    server.add_generic_rpc_handlers((unread(described, GatewayService(parts)), health_check()))
     await server.start()
     stack.push_async_callback(parts.opener.settle)
     stack.push_async_callback(server.stop, GRACE_SECONDS)
     return address
-
-
-def _key_before_message(settings: GatewaySettings, parts: GatewayParts) -> KeyBeforeMessage:
-    """Messages under way have places of their own: a Cancel is read however many calls wait."""
-    calls = settings.calls
-    reading = CallCount(calls.most, calls.most_a_tenant, calls.most_unproven)
-    guard = Guard(parts.metrics.refusals, reading, answers=False)
-    return KeyBeforeMessage(
-        guard, lambda context: caller_of(parts.live.keys, context).tenant, parts.opener.new_id
-    )
 
 
 def tasks_of(settings: GatewaySettings, parts: GatewayParts) -> list[Coroutine[Any, Any, None]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 from prefill_wire.identity import ModelIdentity
-from prefill_wire.pb import prefill_pb2, prefill_pb2_grpc
+from prefill_wire.pb import prefill_pb2
 from prefill_wire.status import StatusCode
 
 from prefill_data.calls import CallCount
@@ -25,6 +25,7 @@ from prefill_data.gateway.opening import Opener
 from prefill_data.gateway.relay import relay_prompt
 from prefill_data.gateway.requests import GatewayAttempt, RequestBook
 from prefill_data.metering.shipper import Shipper
+from prefill_data.reading import M, whole
 from prefill_data.refusals import Call, Context, Guard
 
 log = structlog.get_logger()
@@ -50,20 +51,22 @@ class GatewayParts:
         self.book.expire(now_ms)
 
 
-class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
-    """Open, Prompt, Claim, Cancel, ListModels."""
+class GatewayService:
+    """Open, Prompt, Claim, Cancel, ListModels; each asks for its messages itself."""
 
     def __init__(self, parts: GatewayParts) -> None:
         self._parts = parts
-        self._guard = Guard(parts.metrics.refusals, parts.calls)
+        self._guard = Guard(parts.metrics.refusals, parts.calls, parts.opener.new_id)
 
     async def Open(  # noqa: N802
-        self, request: prefill_pb2.OpenRequest, context: Context
+        self, messages: AsyncIterator[prefill_pb2.OpenRequest], context: Context
     ) -> prefill_pb2.OpenResponse:
         """Key, limits, place, admission."""
         opener = self._parts.opener
-        async with self._guard.call(context, "open", opener.new_id()) as call:
-            key = self._key(context, call)
+        async with self._guard.call(context, "open") as call:
+            call.request_id = opener.new_id()
+            key, request = await self._asked(call, messages)
+            call.place.belongs_to(key.tenant)
             call.request_id, response = await opener.open(key, request, call.request_id)
             outcome = response.WhichOneof("outcome") or ""
             self._parts.metrics.opens.labels(outcome=outcome).inc()
@@ -72,26 +75,28 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         return response
 
     async def Prompt(  # noqa: N802
-        self, request_iterator: AsyncIterator[prefill_pb2.PromptPart], context: Context
+        self, messages: AsyncIterator[prefill_pb2.PromptPart], context: Context
     ) -> prefill_pb2.PromptResponse:
         """The prompt on to the worker, the envelope back."""
         async with self._guard.call(context, "prompt") as call:
-            key = self._key(context, call)
-            first = await _first_part(request_iterator)
+            key = caller_of(self._parts.live.keys, context)
+            call.place.belongs_to(key.tenant)
+            first = await _first_part(messages)
             call.request_id = first.request_id
             attempt = self._find(key, first.request_id, first.attempt)
             if isinstance(attempt, Billed):
                 envelope = await self._parts.claims.prompted(attempt)
             else:
-                envelope = await relay_prompt(attempt, first.token_ids, request_iterator)
+                envelope = await relay_prompt(attempt, first.token_ids, messages)
         return prefill_pb2.PromptResponse(envelope=envelope)
 
     async def Claim(  # noqa: N802
-        self, request: prefill_pb2.ClaimRequest, context: Context
+        self, messages: AsyncIterator[prefill_pb2.ClaimRequest], context: Context
     ) -> prefill_pb2.ClaimResponse:
         """Durable receipt, then the manifest; again and again the same."""
-        async with self._guard.call(context, "claim", request.request_id) as call:
-            key = self._proven(context)
+        async with self._guard.call(context, "claim") as call:
+            key, request = await self._asked(call, messages)
+            call.request_id = request.request_id
             attempt = self._find(key, request.request_id, request.attempt)
             # What waits for nobody is taken however many calls there are: it frees a worker.
             done = isinstance(attempt, Billed) or attempt.finished.done()
@@ -104,21 +109,25 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
         )
 
     async def Cancel(  # noqa: N802
-        self, request: prefill_pb2.CancelRequest, context: Context
+        self, messages: AsyncIterator[prefill_pb2.CancelRequest], context: Context
     ) -> prefill_pb2.CancelResponse:
         """End an attempt; what was billed stays billed."""
-        async with self._guard.call(context, "cancel", request.request_id, always=True) as call:
-            attempt = self._find(self._key(context, call), request.request_id, request.attempt)
+        async with self._guard.call(context, "cancel", always=True) as call:
+            key, request = await self._asked(call, messages)
+            call.request_id = request.request_id
+            call.place.belongs_to(key.tenant)
+            attempt = self._find(key, request.request_id, request.attempt)
             if isinstance(attempt, GatewayAttempt):
                 attempt.fail(DataPlaneError(StatusCode.CANCELLED, "cancelled by its caller"))
         return prefill_pb2.CancelResponse()
 
     async def ListModels(  # noqa: N802
-        self, request: prefill_pb2.ListModelsRequest, context: Context
+        self, messages: AsyncIterator[prefill_pb2.ListModelsRequest], context: Context
     ) -> prefill_pb2.ListModelsResponse:
         """What the live workers of this datacenter serve."""
         async with self._guard.call(context, "models") as call:
-            self._key(context, call)
+            key, _ = await self._asked(call, messages)
+            call.place.belongs_to(key.tenant)
             models = self._listed()
         hint = self._parts.rules.hint()
         return prefill_pb2.ListModelsResponse(models=models, policy_hint=hint)
@@ -137,14 +146,11 @@ class GatewayService(prefill_pb2_grpc.PrefillGatewayServicer):
             for i, n in found.items()
         ]
 
-    def _key(self, context: Context, call: Call) -> ApiKey:
-        """The caller's key; from here on the call is one of its tenant's."""
-        key = self._proven(context)
-        call.place.belongs_to(key.tenant)
-        return key
-
-    def _proven(self, context: Context) -> ApiKey:
-        return caller_of(self._parts.live.keys, context)
+    async def _asked(self, call: Call, messages: AsyncIterator[M]) -> tuple[ApiKey, M]:
+        """Whose call it is, and then what it asks."""
+        key = caller_of(self._parts.live.keys, call.context)
+        call.place.reads(key.tenant)
+        return key, await whole(messages)
 
     def _find(self, key: ApiKey, request_id: str, attempt: int) -> GatewayAttempt | Billed:
         return self._parts.book.find(key.tenant, request_id, attempt)

@@ -9,19 +9,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from prefill_engine.engine import StepEngine
 from prefill_engine.errors import EngineError
-from prefill_fleet.pb import fleet_pb2_grpc
+from prefill_fleet.pb import fleet_pb2
 from prefill_wire.signing import SigningKey
 
 from prefill_data.calls import CallCount
 from prefill_data.errors import SettingsError
 from prefill_data.failpoints import Failpoints
-from prefill_data.fleet_token import check_fleet_token
 from prefill_data.process import (
     bind_grpc,
     now_ms,
@@ -30,9 +27,8 @@ from prefill_data.process import (
     serve_metrics,
     until_stop,
 )
-from prefill_data.reading import KeyBeforeMessage
+from prefill_data.reading import health_check, unread
 from prefill_data.redis_client import connect
-from prefill_data.refusals import Context, Guard
 from prefill_data.settings import Address, Tls, WorkerSettings
 from prefill_data.transport.connection import DataPlan
 from prefill_data.transport.server import DataServer
@@ -143,11 +139,7 @@ async def listen(
     )
     data_port = await data.start(settings.data_listen, tls_context(settings.tls))
     stack.push_async_callback(data.stop)
-    reading = Guard(metrics.refusals, CallCount(settings.calls.most))
-    server = grpc.aio.server(
-        interceptors=[KeyBeforeMessage(reading, partial(_of_the_fleet, settings.fleet_token))],
-        options=settings.calls.options(),
-    )
+    server = grpc.aio.server(options=settings.calls.options())
     address = bind_grpc(server, settings.listen, settings.tls)
     data_address = Address(settings.data_host, data_port).text()
     listing = Listing(
@@ -160,19 +152,11 @@ async def listen(
         calls=CallCount(settings.calls.most),
     )
     service = WorkerService(parts.backend, parts.book, around, listing, metrics)
-    fleet_pb2_grpc.add_PrefillWorkerServicer_to_server(service, server)
-    checks = health.aio.HealthServicer()
-    await checks.set("", health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    described = fleet_pb2.DESCRIPTOR.services_by_name["PrefillWorker"]
+    server.add_generic_rpc_handlers((unread(described, service), health_check()))
     await server.start()
     stack.push_async_callback(server.stop, GRACE_SECONDS)
     return {"grpc": address, "data": data_address}
-
-
-def _of_the_fleet(token: bytes, context: Context) -> str:
-    """No tenant: gateways alone call here; PERMISSION_DENIED for anybody else."""
-    check_fleet_token(context.invocation_metadata(), token)
-    return ""
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
-from prefill_fleet.pb import fleet_pb2, fleet_pb2_grpc
+from prefill_fleet.pb import fleet_pb2
 from prefill_kernels import pack
 from prefill_wire.capability import Capability, issue_capability
 from prefill_wire.limits import MAX_CONNECTIONS, MAX_PROMPT_PART_BYTES, WIRE_VERSION
@@ -16,12 +16,15 @@ from prefill_wire.status import StatusCode
 from prefill_data.calls import CallCount
 from prefill_data.errors import DataPlaneError
 from prefill_data.fleet_token import check_fleet_token
-from prefill_data.refusals import Context, Guard
+from prefill_data.reading import M, whole
+from prefill_data.refusals import Call, Context, Guard
 from prefill_data.worker.attempts import Admission, Attempt, AttemptBook, Phase
 from prefill_data.worker.backend import ModelCapability, PrefillBackend
 from prefill_data.worker.codecs import UNNAMED_POLICY, CodecWish, choose_codecs
 from prefill_data.worker.metrics import WorkerMetrics
 from prefill_data.worker.prefill import AttemptRun, Surroundings, check_prompt
+
+FLEET = ""  # whose calls all are, in the place of a tenant's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +40,8 @@ class Listing:
     calls: CallCount
 
 
-class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
-    """Thin: reads messages, calls the book and the run, turns errors into statuses."""
+class WorkerService:
+    """Thin: asks for messages, calls the book and the run, turns errors into statuses."""
 
     def __init__(
         self,
@@ -54,11 +57,11 @@ class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
         self._models = {m.identity.name: m for m in backend.capabilities()}
 
     async def Describe(  # noqa: N802
-        self, request: fleet_pb2.DescribeRequest, context: Context
+        self, messages: AsyncIterator[fleet_pb2.DescribeRequest], context: Context
     ) -> fleet_pb2.DescribeResponse:
         """Models, certificate, endpoints and load."""
-        async with self._guard.call(context, "describe", always=True):
-            self._authenticate(context)
+        async with self._guard.call(context, "describe", always=True) as call:
+            await self._asked(call, messages)
         return fleet_pb2.DescribeResponse(
             worker_id=self._around.worker_id,
             datacenter=self._around.datacenter,
@@ -72,11 +75,12 @@ class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
         )
 
     async def Admit(  # noqa: N802
-        self, request: fleet_pb2.AdmitRequest, context: Context
+        self, messages: AsyncIterator[fleet_pb2.AdmitRequest], context: Context
     ) -> fleet_pb2.AdmitResponse:
         """Reserve memory for one attempt and issue its capability."""
-        async with self._guard.call(context, "admit", request.request_id):
-            self._authenticate(context)
+        async with self._guard.call(context, "admit") as call:
+            request = await self._asked(call, messages)
+            call.request_id = request.request_id
             self._free(request.over)
             capability = self._admit(request)
         return fleet_pb2.AdmitResponse(capability=capability)
@@ -141,17 +145,18 @@ class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
         return self._models[name]
 
     async def Run(  # noqa: N802
-        self, request_iterator: AsyncIterator[fleet_pb2.RunPart], context: Context
+        self, messages: AsyncIterator[fleet_pb2.RunPart], context: Context
     ) -> AsyncIterator[fleet_pb2.RunEvent]:
         """Prompt in, key envelope and manifest out; the call's end before that frees all."""
         attempt: Attempt | None = None
         try:
             async with self._guard.call(context, "run") as call:
-                self._authenticate(context)
-                first = await anext(aiter(request_iterator), fleet_pb2.RunPart())
+                self._authenticate(call)
+                call.place.belongs_to(FLEET)
+                first = await anext(aiter(messages), fleet_pb2.RunPart())
                 call.request_id = first.request_id
                 attempt = self._start(first)
-                async for event in self._run(attempt, first, request_iterator):
+                async for event in self._run(attempt, first, messages):
                     yield event
         finally:
             if attempt is not None and attempt.phase is not Phase.FINISHED:
@@ -204,20 +209,27 @@ class WorkerService(fleet_pb2_grpc.PrefillWorkerServicer):
         )
 
     async def Release(  # noqa: N802
-        self, request: fleet_pb2.ReleaseRequest, context: Context
+        self, messages: AsyncIterator[fleet_pb2.ReleaseRequest], context: Context
     ) -> fleet_pb2.ReleaseResponse:
         """Free attempts; a second time changes nothing."""
-        async with self._guard.call(context, "release", always=True):
-            self._authenticate(context)
-            self._free(request.over)
+        async with self._guard.call(context, "release", always=True) as call:
+            self._free((await self._asked(call, messages)).over)
         return fleet_pb2.ReleaseResponse()
 
     def _free(self, over: Iterable[fleet_pb2.AttemptName]) -> None:
         for each in over:
             self._book.release(each.request_id, each.attempt)
 
-    def _authenticate(self, context: Context) -> None:
-        check_fleet_token(context.invocation_metadata(), self._listing.fleet_token)
+    async def _asked(self, call: Call, messages: AsyncIterator[M]) -> M:
+        """What a gateway asks; PERMISSION_DENIED for anybody else."""
+        self._authenticate(call)
+        call.place.reads(FLEET)
+        message = await whole(messages)
+        call.place.belongs_to(FLEET)
+        return message
+
+    def _authenticate(self, call: Call) -> None:
+        check_fleet_token(call.context.invocation_metadata(), self._listing.fleet_token)
 
 
 async def _result_of(attempt: Attempt, task: asyncio.Task[Finished]) -> Finished:
