@@ -13,6 +13,7 @@ from hand_client import HandClient, refused
 from in_process_cloud import Cloud, spill_files
 from prefill_data.errors import DataPlaneError
 from prefill_data.transport import connection as data_connection
+from prefill_data.transport.sender import WRITE_BYTES
 from prefill_data.transport.store import ChunkStore
 from prefill_wire.channel import ClientChannel, Ready
 from prefill_wire.status import StatusCode
@@ -62,19 +63,19 @@ async def begin(hand, raw):
 
 
 @pytest.fixture
-def writers(monkeypatch):
-    """The server's stream writers, to look into their buffers."""
-    found, begin = [], data_connection.Connection.__init__
+def served(monkeypatch):
+    """The server's connections with their transports, to look into their buffers."""
+    found, begin = [], data_connection.Connection.connection_made
 
-    def watched(self, plan, reader, writer):
-        found.append(writer)
-        begin(self, plan, reader, writer)
+    def watched(self, transport):
+        found.append((self, transport))
+        begin(self, transport)
 
-    monkeypatch.setattr(data_connection.Connection, "__init__", watched)
+    monkeypatch.setattr(data_connection.Connection, "connection_made", watched)
     return found
 
 
-async def test_a_reader_of_a_kibibyte_at_a_time_costs_its_bound_and_nobody_else(wide, writers):
+async def test_a_reader_of_a_kibibyte_at_a_time_costs_its_bound_and_nobody_else(wide, served):
     loop = asyncio.get_running_loop()
     slow = HandClient(wide, tokens=TOKENS)
     await slow.open()
@@ -84,21 +85,21 @@ async def test_a_reader_of_a_kibibyte_at_a_time_costs_its_bound_and_nobody_else(
     store = wide.attempts.find(slow.accept.request_id, 1).store
     quick = HandClient(wide, "bolt", tokens=TOKENS)
     others = asyncio.create_task(quick.through())
-    buffer = writers[0].transport.get_write_buffer_size
+    buffer = served[0][1].get_write_buffer_size
     for _ in range(100):
         assert await loop.sock_recv(raw, KIB)
         assert store.memory_bytes <= BOUND
-        assert buffer() <= 2 * data_connection.WRITE_BYTES
+        assert buffer() <= 2 * WRITE_BYTES
     assert len(await others) == 17  # the others proceed: the twin
     assert 0 < store.memory_bytes <= BOUND
-    assert 0 < buffer() <= 2 * data_connection.WRITE_BYTES
+    assert 0 < buffer() <= 2 * WRITE_BYTES
     assert len(store) == 17  # nor does it hold its own prefill up
     assert spill_files(wide) == []
     raw.close()
 
 
 @pytest.mark.parametrize("end", ["cancel", "lease"])
-async def test_a_reader_that_is_stuck_is_dropped_with_its_attempt(wide, writers, monkeypatch, end):
+async def test_a_reader_that_is_stuck_is_dropped_with_its_attempt(wide, served, monkeypatch, end):
     monkeypatch.setattr(data_connection, "LINGER_SECONDS", 0.05)
     hand = HandClient(wide, tokens=TOKENS)
     await hand.open()
@@ -114,7 +115,7 @@ async def test_a_reader_that_is_stuck_is_dropped_with_its_attempt(wide, writers,
         wide.clock.advance(10_000)
         wide.sweep()
     await wide.parts.opener.settle()
-    await writers[0].wait_closed()
+    await served[0][0].gone.wait()
     assert attempt.store.memory_bytes == 0
     raw.close()
 

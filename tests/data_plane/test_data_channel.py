@@ -7,6 +7,7 @@ from hand_client import HandClient
 from in_process_cloud import Cloud, counted
 from prefill_wire.capability import Capability, issue_capability
 from prefill_wire.channel import Failed, Ready, Refused
+from prefill_wire.errors import MalformedFrame
 from prefill_wire.framing import FrameType, encode_frame
 from prefill_wire.status import StatusCode
 
@@ -204,3 +205,39 @@ async def test_connections_are_counted_and_given_back(cloud, customer):
     await cloud.parts.opener.settle()
     await cloud.stop_worker()
     assert counted(cloud.worker_metrics.connections) == 0
+
+
+async def test_after_a_goodbye_nothing_is_looked_at(cloud, running):
+    goodbyes = encode_frame(FrameType.GOODBYE) * 1000
+    for words, refused in ((goodbyes + b"\xff" * 64, 0), (b"\xff" * 64, 1)):  # the twin
+        async with running.wire() as wire:
+            assert isinstance(await wire.ready(), Ready)
+            wire.writer.write(words)
+            assert await wire.events() == []
+        assert counted(cloud.worker_metrics.refusals, code=MalformedFrame("").code) == refused
+
+
+async def test_who_leaves_with_the_first_word_keeps_no_place(tmp_path, tidy):
+    cloud = Cloud(tmp_path)
+    cloud.worker_settings = replace(cloud.worker_settings, max_connections=1)
+    async with cloud:
+        hand = HandClient(cloud)
+        await hand.open()
+        await hand.prompt()
+        async with hand.wire() as hasty:
+            hasty.channel.receive(await hasty.reader.read(39))
+            hasty.channel.goodbye()
+            hasty.writer.write(hasty.channel.data_to_send())
+            assert (await hasty.reader.read())[4] == FrameType.REFUSE
+        assert isinstance(await first_event(hand), Ready)
+
+
+async def test_a_worker_that_stops_leaves_no_connection_behind(cloud, running):
+    async with running.wire() as proven, running.wire() as silent:
+        assert isinstance(await proven.ready(), Ready)
+        await silent.reader.readexactly(39)  # the greeting
+        assert counted(cloud.worker_metrics.connections) == 2
+        await cloud.stop_worker()
+        assert counted(cloud.worker_metrics.connections) == 0
+        assert await silent.reader.read() == b""
+        await proven.reader.read()  # to its end: the attempt's, or the server's

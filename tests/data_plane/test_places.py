@@ -1,7 +1,7 @@
 """Places of a data server: silence takes none from a peer that proves itself."""
 
-import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 from hand_client import HandClient
@@ -11,47 +11,38 @@ from prefill_data.transport.places import Places
 from prefill_wire.channel import Ready
 from prefill_wire.status import StatusCode
 
-LONG_SECONDS = 3600.0
+
+def test_in_a_full_waiting_room_the_oldest_gives_way():
+    places, ended = Places(proven=1, unproven=2), []
+    guests = {name: partial(ended.append, name) for name in "abcd"}
+    for guest in guests.values():
+        places.wait(guest)
+    assert ended == ["a", "b"]
+    places.leave(guests["a"])  # who was pushed out leaves too, and takes nobody's place along
+    places.leave(guests["c"])
+    places.wait(guests["a"])
+    assert ended == ["a", "b"]  # the twin: who fits is left alone, and pushes nobody out
+    places.wait(guests["b"])
+    assert ended == ["a", "b", "d"]
 
 
-async def handshake(places, ended, name, done):
-    try:
-        async with places.unproven(LONG_SECONDS):
-            await done.wait()
-        ended.append((name, "proven"))
-    except TimeoutError:
-        ended.append((name, "pushed out"))
-
-
-async def test_in_a_full_waiting_room_the_oldest_gives_way():
-    places, ended, done = Places(proven=1, unproven=2), [], asyncio.Event()
-    tasks = []
-    for name in "abcd":
-        tasks.append(asyncio.create_task(handshake(places, ended, name, done)))
-        await asyncio.sleep(0)
-    await asyncio.wait(tasks[:2])
-    assert ended == [("a", "pushed out"), ("b", "pushed out")]
-    done.set()
-    await asyncio.gather(*tasks)
-    assert ended[2:] == [("c", "proven"), ("d", "proven")]  # the twin: who fits is left alone
-
-
-async def test_a_handshake_that_ends_gives_its_place_back():
+def test_a_handshake_that_ends_gives_its_place_back():
     places, ended = Places(proven=1, unproven=1), []
-    done = asyncio.Event()
-    done.set()
     for name in "abc":
-        await handshake(places, ended, name, done)
-    assert [how for _, how in ended] == ["proven"] * 3
+        guest = partial(ended.append, name)
+        places.wait(guest)
+        places.leave(guest)
+    assert ended == []
 
 
 def test_proven_places_are_counted_and_given_back():
     places = Places(proven=1)
-    with places.proven(), pytest.raises(DataPlaneError) as refused, places.proven():
-        pass
+    places.take()
+    with pytest.raises(DataPlaneError) as refused:
+        places.take()
     assert refused.value.code == StatusCode.CAPACITY_EXHAUSTED
-    with places.proven():
-        pass
+    places.give_back()
+    places.take()
 
 
 async def test_silent_sockets_keep_no_customer_out(tmp_path, tidy, monkeypatch):

@@ -1,56 +1,28 @@
-"""One data connection: greeting, proof, then pulls in and chunks out in the order pulled."""
+"""One data connection: greeting, proof, then pulls in and chunks out, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import cast
 
 import structlog
 from prefill_wire.capability import check_connection_proof, verify_capability
-from prefill_wire.channel import Authenticate, Goodbye, Progress, Pull, ServerChannel
-from prefill_wire.errors import CapabilityError, LimitExceeded, WireError
+from prefill_wire.channel import Authenticate, Pull, ServerChannel, ServerEvent
+from prefill_wire.errors import CapabilityError, WireError
 from prefill_wire.ids import Random
 from prefill_wire.status import StatusCode
 from prometheus_client import Counter, Gauge
 
 from prefill_data.errors import DataPlaneError
 from prefill_data.transport.places import Places
-from prefill_data.transport.store import ChunkStore
+from prefill_data.transport.sender import WRITE_BYTES, Sender, Served
 
 log = structlog.get_logger()
 READ_BYTES = 4 << 10
-WRITE_BYTES = 256 << 10  # what may lie in a connection's buffer beyond the kernel's own
-GATHER_BYTES = 64 << 10  # smaller frames go out together: a system call costs more than a copy
-MAX_WAITING_PULLS = 1024
 HANDSHAKE_SECONDS = 10.0
 LINGER_SECONDS = 1.0
-PROGRESS_SECONDS = 1.0
-
-
-class Served(Protocol):
-    """What the server needs of an attempt."""
-
-    connection_key: bytes | None
-    connections: int
-
-    @property
-    def store(self) -> ChunkStore:
-        """The chunks."""
-        ...
-
-    @property
-    def token_count(self) -> int:
-        """Tokens of the prompt."""
-        ...
-
-    @property
-    def done_tokens(self) -> int:
-        """Tokens prefilled so far."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,73 +43,98 @@ class DataPlan:
     open_connections: Gauge
 
 
-def _leave(attempt: Served) -> None:
-    attempt.connections -= 1
+class Connection(asyncio.Protocol):
+    """What the event loop calls; once the peer has proven itself, one task sends.
 
+    It has one timer: for the handshake, then for the last word about an attempt that has died,
+    then for what its peer still has to take.
+    """
 
-async def _dead(attempt: Served) -> None:
-    """Returns once the attempt has died."""
-    while attempt.store.failure is None:
-        await attempt.store.changed()
-
-
-class Connection:
-    """One authenticated connection: pulls come in, chunks go out in the order pulled."""
-
-    def __init__(
-        self, plan: DataPlan, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self._plan, self._reader, self._writer = plan, reader, writer
+    def __init__(self, plan: DataPlan, places: Places, there: set[Connection]) -> None:
+        self._plan, self._places, self._there = plan, places, there
         self._channel = ServerChannel(plan.random(32))
-        self._pulls: deque[Pull] = deque()
-        self._gathered = bytearray()  # whole frames that wait to go out together
-        self._pulled = asyncio.Event()
-        self.request_id = ""  # once its capability was found genuine
-        writer.transport.set_write_buffer_limits(high=WRITE_BYTES)
+        self._timer: asyncio.TimerHandle | None = None
+        self._sender: Sender | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._over = False  # it lasts only until its peer has taken what was sent
+        self.gone = asyncio.Event()  # with its socket
+        self._request_id = ""  # once its capability was found genuine
 
-    async def serve(self, places: Places) -> None:
-        """Greet, authenticate, then serve until the peer leaves or the attempt ends."""
-        with ExitStack() as held:
-            try:
-                async with places.unproven(HANDSHAKE_SECONDS):
-                    await self._send(self._channel.greeting())
-                    shown = await self._authentication()
-                attempt = self._admit(shown)
-                held.enter_context(places.proven())
-            except (WireError, DataPlaneError) as error:
-                await self._send(self._channel.refuse(error.code, error.message))
-                raise
-            except TimeoutError:
-                log.info("data connection proved nothing in its time")
-                return
-            attempt.connections += 1
-            held.callback(_leave, attempt)
-            await self._serve_proven(attempt)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet; the peer has a while to prove itself."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BYTES)
+        self._there.add(self)
+        self._plan.open_connections.inc()
+        self._places.wait(self._push_out)
+        self._after(HANDSHAKE_SECONDS, self._push_out)
+        self._transport.write(self._channel.greeting())
 
-    async def _serve_proven(self, attempt: Served) -> None:
+    def data_received(self, data: bytes) -> None:
+        """Take it in portions: whoever sends nonsense has not all of it looked at."""
         try:
-            await self._send(self._channel.ready())
-            await self._serve(attempt)
-        except DataPlaneError as error:
-            await self._send(self._channel.fail(error.code, error.message))
-            raise
+            for start in range(0, len(data), READ_BYTES):
+                if self._over:
+                    return
+                for event in self._channel.receive(data[start : start + READ_BYTES]):
+                    self._handle(event)
+        except (WireError, DataPlaneError) as error:
+            proven = self._sender is not None
+            self._refuse(error, b"" if proven else self._channel.refuse(error.code, error.message))
 
-    async def _authentication(self) -> Authenticate:
-        while True:
-            data = await self._reader.read(READ_BYTES)
-            if not data:
-                raise asyncio.IncompleteReadError(b"", None)
-            for event in self._channel.receive(data):
-                if isinstance(event, Authenticate):
-                    return event
-                raise CapabilityError("the first message has to authenticate")
+    def eof_received(self) -> None:
+        """The peer leaves."""
+        if self._sender is None:
+            self._log_break("EOFError")
+        self._part()
 
-    def _admit(self, shown: Authenticate) -> Served:
+    def pause_writing(self) -> None:
+        """The peer takes less than it is sent."""
+        if self._sender is not None:
+            self._sender.pause()
+
+    def resume_writing(self) -> None:
+        """The peer has taken most of it."""
+        if self._sender is not None:
+            self._sender.resume()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The socket is gone, and everything is given back."""
+        if not self._over:
+            self._log_break(type(error).__name__)
+            self._give_back()
+        self._stop_timer()
+        self._there.discard(self)
+        self._plan.open_connections.dec()
+        self.gone.set()
+
+    async def end(self) -> None:
+        """End with the server, at once."""
+        log.info("data connection ended with its server")
+        if not self._over:
+            self._give_back()
+        self._transport.abort()
+        await self.gone.wait()
+        if self._sending is not None:
+            await asyncio.wait({self._sending})
+
+    def _handle(self, event: ServerEvent) -> None:
+        if isinstance(event, Authenticate):
+            self._places.leave(self._push_out)
+            self._serve(self._attempt_of(event))
+        elif self._sender is None:
+            raise CapabilityError("the first message has to authenticate")
+        elif isinstance(event, Pull):
+            self._sender.pull(event)
+        else:
+            self._part()
+
+    def _attempt_of(self, shown: Authenticate) -> Served:
         plan = self._plan
         capability = verify_capability(
             plan.capability_key, shown.capability, plan.worker_id, plan.now_ms()
         )
-        self.request_id = capability.request_id
+        self._request_id = capability.request_id
         attempt = plan.find(capability.request_id, capability.attempt)
         if attempt.connection_key is None:
             raise CapabilityError("the attempt has no prompt yet")
@@ -152,100 +149,77 @@ class Connection:
             )
         return attempt
 
-    async def _serve(self, attempt: Served) -> None:
-        reading = asyncio.create_task(self._read())
-        writing = asyncio.create_task(self._write(attempt))
-        dying = asyncio.create_task(_dead(attempt))
-        tasks = {reading, writing, dying}
+    def _serve(self, attempt: Served) -> None:
+        ready = self._channel.ready()
+        self._places.take()
+        attempt.connections += 1
+        attempt.store.watch(self._store_changed)
+        self._stop_timer()
+        self._transport.write(ready)
+        self._sender = Sender(self._channel, attempt, self._transport, self._plan.sent_bytes)
+        self._sending = asyncio.create_task(self._send(self._sender))
+
+    def _store_changed(self) -> None:
+        if self._sender is not None:
+            self._sender.store_changed()
+            if self._sender.attempt.store.failure is not None:  # its last word is under way
+                self._after(LINGER_SECONDS, self._part)
+
+    async def _send(self, sender: Sender) -> None:
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if dying.done() and not reading.done():
-                # The writer says so between two frames, unless its peer takes nothing any more.
-                await asyncio.wait({writing}, timeout=LINGER_SECONDS)
-            for task in (reading, writing):
-                if task.done():
-                    task.result()
+            await sender.run()
+        except (WireError, DataPlaneError) as error:
+            self._refuse(error, self._channel.fail(error.code, error.message))
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            self._part()
 
-    async def _read(self) -> None:
-        """Pulls into the queue until the peer leaves."""
-        while data := await self._reader.read(READ_BYTES):
-            for event in self._channel.receive(data):
-                if isinstance(event, Goodbye):
-                    return
-                if isinstance(event, Pull):
-                    self._take(event)
+    def _push_out(self) -> None:
+        log.info("data connection proved nothing in its time")
+        self._part()
 
-    def _take(self, pull: Pull) -> None:
-        if len(self._pulls) >= MAX_WAITING_PULLS:
-            raise LimitExceeded.of("pulls that wait", len(self._pulls) + 1, MAX_WAITING_PULLS)
-        self._pulls.append(pull)
-        self._pulled.set()
+    def _refuse(self, error: WireError | DataPlaneError, last_words: bytes) -> None:
+        self._plan.refusals.labels(code=error.code).inc()
+        log.info("data connection refused", code=error.code, message=error.message,
+                 request_id=self._request_id)  # fmt: skip
+        self._part(last_words)
 
-    async def _write(self, attempt: Served) -> None:
-        while True:
-            while not self._pulls:
-                self._pulled.clear()
-                await self._wait(attempt, self._pulled.wait(), attempt.store.changed())
-            pull = self._pulls.popleft()
-            for index in range(pull.first, pull.first + pull.count):
-                if not await self._send_chunk(attempt, index):
-                    await self._gather(self._channel.end(len(attempt.store)))
-                    break
-
-    async def _send_chunk(self, attempt: Served, index: int) -> bool:
-        """Send one chunk, waiting until it is there; False when there are not so many."""
-        store = attempt.store
-        while index >= len(store) and not store.finished:
-            await self._wait(attempt, store.changed())
-            await self._gather(self._channel.progress(self._progress(attempt)))
-        if index >= len(store):
-            return False
-        header, ciphertext = await store.read(index)
-        prefix = self._channel.chunk_prefix(header, len(ciphertext))
-        if len(ciphertext) < GATHER_BYTES:
-            await self._gather(prefix, ciphertext)
+    def _part(self, last_words: bytes = b"") -> None:
+        """Close; what the peer does not take within a moment is dropped, and the socket with it."""
+        if self._over:
+            return
+        self._give_back()
+        self._transport.write(last_words)
+        self._after(LINGER_SECONDS, self._transport.abort)
+        if self._sender is not None and last_words and self._transport.can_write_eof():
+            self._close_our_side()
         else:
-            await self._flush()
-            await self._send(prefix)
-            view = memoryview(ciphertext)
-            for start in range(0, len(view), WRITE_BYTES):
-                await self._send(view[start : start + WRITE_BYTES])
-        self._plan.sent_bytes.inc(len(ciphertext))
-        return True
+            self._transport.close()
 
-    async def _wait(self, attempt: Served, *events: Awaitable[object]) -> None:
-        """Until an event or a second passed; raises when the attempt has died."""
-        waiting = [asyncio.ensure_future(event) for event in events]
+    def _close_our_side(self) -> None:
+        """A close would overtake what was said last if a pull is still unread."""
         try:
-            await self._flush()
-            if attempt.store.failure is not None:
-                raise attempt.store.failure
-            await asyncio.wait(
-                waiting, timeout=PROGRESS_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            for each in waiting:
-                each.cancel()
+            self._transport.write_eof()
+        except OSError as error:  # the peer has gone meanwhile
+            self._log_break(type(error).__name__)
+            self._transport.abort()
 
-    def _progress(self, attempt: Served) -> Progress:
-        return Progress(attempt.done_tokens, attempt.token_count, len(attempt.store))
+    def _give_back(self) -> None:
+        """It is over: it holds nothing any more but its socket."""
+        self._over = True
+        self._places.leave(self._push_out)
+        if self._sender is not None and self._sending is not None:
+            self._places.give_back()
+            self._sender.attempt.connections -= 1
+            self._sender.attempt.store.unwatch(self._store_changed)
+            self._sending.cancel()
 
-    async def _send(self, data: bytes | bytearray | memoryview) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
+    def _after(self, seconds: float, then: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(seconds, then)
 
-    async def _gather(self, *parts: bytes) -> None:
-        """A small frame: it goes out with others, at the latest before the next wait."""
-        for part in parts:
-            self._gathered += part
-        if len(self._gathered) >= GATHER_BYTES:
-            await self._flush()
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
-    async def _flush(self) -> None:
-        data, self._gathered = self._gathered, bytearray()
-        if data:
-            await self._send(data)
+    def _log_break(self, reason: str) -> None:
+        log.info("data connection broke", reason=reason, request_id=self._request_id)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable
 
 from prefill_wire.status import StatusCode
 
@@ -23,34 +20,30 @@ class Places:
 
     def __init__(self, proven: int, unproven: int = UNPROVEN_PLACES) -> None:
         self._most_proven, self._most_unproven = proven, unproven
-        self._waiting: deque[asyncio.Timeout] = deque()  # in the order in which they came
+        self._waiting: dict[Callable[[], None], None] = {}  # in the order in which they came
         self._proven = 0
 
-    @asynccontextmanager
-    async def unproven(self, seconds: float) -> AsyncIterator[None]:
-        """Time for a handshake: TimeoutError after `seconds`, at once when too many came later."""
-        async with asyncio.timeout(seconds) as limit:
-            while len(self._waiting) >= self._most_unproven:
-                oldest = self._waiting.popleft()
-                if not oldest.expired():
-                    oldest.reschedule(asyncio.get_running_loop().time())
-            self._waiting.append(limit)
-            try:
-                yield
-            finally:
-                if limit in self._waiting:
-                    self._waiting.remove(limit)
+    def wait(self, push_out: Callable[[], None]) -> None:
+        """A place for a handshake, until `leave`; `push_out` is called when too many came later."""
+        while len(self._waiting) >= self._most_unproven:
+            oldest = next(iter(self._waiting))
+            self.leave(oldest)
+            oldest()
+        self._waiting[push_out] = None
 
-    @contextmanager
-    def proven(self) -> Iterator[None]:
-        """A place for as long as the connection lasts; CAPACITY_EXHAUSTED when none is free."""
+    def leave(self, push_out: Callable[[], None]) -> None:
+        """Give a place in the waiting room back, if it is still held."""
+        self._waiting.pop(push_out, None)
+
+    def take(self) -> None:
+        """A place for a proven connection, until `give_back`; CAPACITY_EXHAUSTED when none is."""
         if self._proven >= self._most_proven:
             raise DataPlaneError(
                 StatusCode.CAPACITY_EXHAUSTED,
                 f"{self._proven} data connections are open at this worker",
             )
         self._proven += 1
-        try:
-            yield
-        finally:
-            self._proven -= 1
+
+    def give_back(self) -> None:
+        """The place of a proven connection that has ended."""
+        self._proven -= 1

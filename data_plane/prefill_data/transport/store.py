@@ -5,7 +5,7 @@ import errno
 import os
 import tempfile
 import threading
-from collections.abc import Awaitable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ class ChunkStore:
         self._file: int | None = None
         self._file_bytes = 0
         self._kept: list[_Kept] = []
-        self._changed = asyncio.Event()
+        self._watchers: set[Callable[[], None]] = set()
         self._lock = threading.Lock()
         self._holders = 0
         self._closed = False
@@ -69,9 +69,9 @@ class ChunkStore:
             raise DataPlaneError(StatusCode.ATTEMPT_NOT_FOUND, "the attempt's chunks are freed")
 
     def announce(self) -> None:
-        """Wakes the connections that wait for what was added."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+        """Tells the connections what was added."""
+        for told in tuple(self._watchers):
+            told()
 
     def finish(self) -> None:
         """No chunk follows."""
@@ -122,9 +122,13 @@ class ChunkStore:
                 if self._closed and not self._holders:
                     self._close_file()
 
-    def changed(self) -> Awaitable[object]:
-        """Awaits whatever is announced after this call: a chunk, the finish or the failure."""
-        return self._changed.wait()
+    def watch(self, told: Callable[[], None]) -> None:
+        """Calls `told` at whatever is announced: chunks, the finish or the failure."""
+        self._watchers.add(told)
+
+    def unwatch(self, told: Callable[[], None]) -> None:
+        """Calls it no more."""
+        self._watchers.discard(told)
 
     def close(self) -> None:
         """Frees memory and disk; the spill file has no name, so a kill frees it too."""
