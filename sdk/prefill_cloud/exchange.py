@@ -20,11 +20,12 @@ from prefill_cloud.endpoint import Endpoint
 from prefill_cloud.errors import PrefillCloudError, UseLocalError, error_for
 from prefill_cloud.hints import ThresholdHint
 from prefill_cloud.logs import logger
-from prefill_cloud.refusals import exception_of
+from prefill_cloud.refusals import exception_of, hides_refusal
 from prefill_cloud.tuning import Tuning
 
 _Answer = TypeVar("_Answer")
 _Call = Callable[[float], Awaitable[_Answer]]
+PROMPT_TRIES = 2  # the second tells why the first was refused
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -99,16 +100,18 @@ class Exchange:
         self, accept: prefill_pb2.Accept, tokens: np.ndarray, deadline: Deadline
     ) -> Envelope:
         """Send the prompt; the key envelope comes once a worker has it."""
-        call = self._stub.Prompt(
-            prompt_parts(accept, token_bytes(tokens)),
-            timeout=deadline.left_seconds(),
-            metadata=self._metadata,
-        )
-        try:
-            envelope = (await call).envelope
-        except grpc.aio.AioRpcError as error:
-            raise exception_of(error, "Prompt", accept.request_id) from None
-        return Envelope(envelope.encapsulated_key, envelope.ciphertext)
+        data, tries = token_bytes(tokens), PROMPT_TRIES
+        while True:
+            call = self._stub.Prompt(
+                prompt_parts(accept, data), timeout=deadline.left_seconds(), metadata=self._metadata
+            )
+            try:
+                envelope = (await call).envelope
+                return Envelope(envelope.encapsulated_key, envelope.ciphertext)
+            except grpc.aio.AioRpcError as error:
+                tries -= 1
+                if not tries or not hides_refusal(error):
+                    raise exception_of(error, "Prompt", accept.request_id) from None
 
     async def claim(
         self, request: prefill_pb2.ClaimRequest, deadline: Deadline

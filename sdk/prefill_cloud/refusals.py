@@ -56,6 +56,15 @@ def exception_of(error: grpc.aio.AioRpcError, call: str, request_id: str = "") -
     return error_for(BARE_STATUS.get(status, StatusCode.INTERNAL), message, request_id)
 
 
+def hides_refusal(error: grpc.aio.AioRpcError) -> bool:
+    """Whether gRPC told its own trouble with sending and not why the peer had ended the call.
+
+    Of a message that cannot be sent any more and the refusal that ended the call, whichever comes
+    first is a call's status; to ask again tells the refusal.
+    """
+    return error.code() is grpc.StatusCode.INTERNAL and _detail(error) is None
+
+
 def _detail(error: grpc.aio.AioRpcError) -> prefill_pb2.ErrorDetail | None:
     for key, value in error.trailing_metadata() or ():
         if key == ERROR_METADATA and isinstance(value, bytes):

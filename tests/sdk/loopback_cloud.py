@@ -62,6 +62,7 @@ class Faults:
 
     refuse: dict = field(default_factory=dict)  # call name -> StatusCode, for every such call
     unavailable: Counter = field(default_factory=Counter)  # call name -> how many times
+    bare: Counter = field(default_factory=Counter)  # call name -> how many INTERNAL, untyped
     unanswered: set = field(default_factory=set)  # call names that never answer
     break_after: Counter = field(default_factory=Counter)  # chunk index -> how many times
     cut_inside: Counter = field(default_factory=Counter)  # chunk index -> how many times
@@ -158,6 +159,9 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
         self.entered[call].set()
         if dict(context.invocation_metadata()).get("authorization") != f"Bearer {API_KEY}":
             await refuse(context, StatusCode.KEY_NOT_FOUND)
+        if self.faults.bare[call] > 0:
+            self.faults.bare[call] -= 1
+            await context.abort(grpc.StatusCode.INTERNAL, "Internal error from Core")
         if call in self.faults.refuse:
             await refuse(context, self.faults.refuse[call])
         if self.faults.unavailable[call] > 0:

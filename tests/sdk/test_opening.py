@@ -32,6 +32,23 @@ async def test_every_refusal_is_its_exception(cloud, connect, call, code):
     assert (error.code, error.retry_after_ms, error.remedy) == (code, 1500, "Do as told.")
 
 
+async def test_a_refusal_that_grpc_hid_is_asked_for_again(cloud, connect):
+    cloud.faults.bare["Prompt"] = 1
+    cloud.faults.refuse["Prompt"] = StatusCode.KEY_REVOKED
+    async with connect(cloud) as client:
+        assert (await refused(client)).code is StatusCode.KEY_REVOKED
+    assert cloud.calls["Prompt"] == 2
+
+
+@pytest.mark.parametrize(("bare", "calls"), [(2, 2), (0, 1)])
+async def test_a_fault_of_the_cloud_is_not_asked_for_without_end(cloud, connect, bare, calls):
+    cloud.faults.bare["Prompt"] = bare
+    cloud.faults.refuse["Prompt"] = StatusCode.INTERNAL
+    async with connect(cloud) as client:
+        assert (await refused(client)).code is StatusCode.INTERNAL
+    assert cloud.calls["Prompt"] == calls
+
+
 async def test_a_redirect_is_followed_to_the_other_gateway(cloud, connect):
     async with LoopbackCloud() as other:
         cloud.faults.redirect_to = [other.endpoint]
