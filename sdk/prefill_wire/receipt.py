@@ -41,9 +41,12 @@ class UsageReceipt:
     encode_us: int
 
 
+_NAMES = tuple(field.name for field in fields(UsageReceipt))
+
+
 def sign_receipt(key: SigningKey, receipt: UsageReceipt) -> bytes:
     """Encode and sign with the worker's key."""
-    values = {field.name: getattr(receipt, field.name) for field in fields(receipt)}
+    values = {name: getattr(receipt, name) for name in _NAMES}
     message = prefill_pb2.UsageReceipt(version=RECEIPT_VERSION, **values)
     return key.sign(_DOMAIN, message.SerializeToString(deterministic=True))
 
@@ -57,5 +60,4 @@ def verify_receipt(worker_public: bytes, signed: bytes) -> UsageReceipt:
         raise IntegrityError("the receipt cannot be parsed") from None
     if message.version != RECEIPT_VERSION:
         raise UnsupportedVersion(f"usage receipt of version {message.version}")
-    names = [field.name for field in fields(UsageReceipt)]
-    return UsageReceipt(**{name: getattr(message, name) for name in names})
+    return UsageReceipt(**{name: getattr(message, name) for name in _NAMES})

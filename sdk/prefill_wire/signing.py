@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from google.protobuf.message import DecodeError
@@ -45,14 +47,18 @@ def _message(domain: str, document: bytes) -> bytes:
     return _DOMAIN + len(domain).to_bytes(1, "little") + domain.encode() + document
 
 
+@lru_cache(maxsize=64)  # a gateway hears the same few workers all day
+def _public_key(public_bytes: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(public_bytes)
+
+
 def verify_document(public_bytes: bytes, domain: str, signed: bytes, limit_bytes: int) -> bytes:
     """The document when the signature holds; its size is checked before it is parsed."""
     if len(signed) > limit_bytes:
         raise LimitExceeded.of(f"signed {domain}, bytes", len(signed), limit_bytes)
     try:
         parsed = prefill_pb2.SignedDocument.FromString(signed)
-        public = Ed25519PublicKey.from_public_bytes(public_bytes)
-        public.verify(parsed.signature, _message(domain, parsed.document))
+        _public_key(public_bytes).verify(parsed.signature, _message(domain, parsed.document))
     except (DecodeError, ValueError, InvalidSignature):
         raise IntegrityError(f"the signature of the {domain} does not hold") from None
     # Repeated or unknown fields around a good signature would be a second form of one document;

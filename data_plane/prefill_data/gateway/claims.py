@@ -132,6 +132,8 @@ class Claims:
 
     async def _finished(self, attempt: GatewayAttempt) -> fleet_pb2.RunFinished:
         """The worker's last word; an SDK may hold every chunk a moment before it is here."""
+        if attempt.finished.done():
+            return attempt.finished.result()
         left_ms = attempt.admitted.deadline_at_ms - self._now_ms()
         try:
             async with asyncio.timeout(max(0, left_ms) / 1000):

@@ -40,16 +40,13 @@ async def relay_prompt(
     started: Started = asyncio.get_running_loop().create_future()
     attempt.relay = asyncio.create_task(_carry(attempt, first, rest, started))
     attempt.relay.add_done_callback(partial(_broken_off, attempt))
-    either: set[asyncio.Future[Any]] = {started, attempt.finished}
+    # Whatever ends the attempt ends this too, however slowly its prompt comes.
+    attempt.finished.add_done_callback(partial(_ended, attempt, started))
     try:
-        # Whatever ends the attempt ends this too, however slowly its prompt comes.
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        return await started  # also of an attempt that has died since: its chunks will say so
     except asyncio.CancelledError:
         attempt.fail(_incomplete())
         raise
-    if attempt.death is not None and not started.done():
-        raise attempt.death
-    return started.result()  # also of an attempt that has died since: its chunks will say so
 
 
 async def _carry(attempt: GatewayAttempt, first: bytes, rest: Parts, started: Started) -> None:
@@ -64,7 +61,8 @@ async def _carry(attempt: GatewayAttempt, first: bytes, rest: Parts, started: St
             call = link.stub.Run(metadata=link.metadata)
             await _send_all(attempt, call, first, rest)
         attempt.envelope = _envelope(await call.read())
-        started.set_result(attempt.envelope)
+        if not started.done():  # its customer has just left
+            started.set_result(attempt.envelope)
         finished = _finished(await call.read())
         if not attempt.finished.done():
             attempt.finished.set_result(finished)
@@ -79,6 +77,11 @@ async def _carry(attempt: GatewayAttempt, first: bytes, rest: Parts, started: St
         if attempt.death is not None:
             log.info("attempt ended", code=attempt.death.code,
                      request_id=attempt.admitted.request_id)  # fmt: skip
+
+
+def _ended(attempt: GatewayAttempt, started: Started, _finished: object) -> None:
+    if attempt.death is not None and not started.done():
+        started.set_exception(attempt.death)
 
 
 def _broken_off(attempt: GatewayAttempt, relay: asyncio.Task[None]) -> None:

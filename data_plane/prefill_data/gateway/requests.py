@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from prefill_fleet.pb import fleet_pb2
@@ -142,15 +142,8 @@ class RequestBook:
     def add(self, request: Request) -> None:
         """Keep a new request; CAPACITY_EXHAUSTED when its tenant, or all, have too many."""
         held = self._tenants.get(request.tenant, {})
-        open_now = sum(1 for each in held.values() if each.open)
-        if open_now >= MAX_OPEN_PER_TENANT:
-            raise DataPlaneError(
-                StatusCode.CAPACITY_EXHAUSTED,
-                f"{open_now} requests are open for this account at this gateway, "
-                f"the limit is {MAX_OPEN_PER_TENANT}",
-                "claim or cancel some, then try again",
-                retry_after_ms=1000,
-            )
+        if len(held) >= MAX_OPEN_PER_TENANT:  # else they need not be looked through
+            _check_open(held.values())
         of_tenant = len(held) + self._billed.count(request.tenant)
         if of_tenant >= MAX_HELD_PER_TENANT or len(held) >= MAX_UNBILLED_PER_TENANT:
             self._make_room(held, of_tenant, MAX_HELD_PER_TENANT)
@@ -220,6 +213,18 @@ class RequestBook:
                 self.forget(request)
             elif now_ms >= admitted.deadline_at_ms and not attempt.finished.done():
                 attempt.fail(_over(StatusCode.DEADLINE_EXCEEDED, admitted))
+
+
+def _check_open(held: Iterable[Request]) -> None:
+    open_now = sum(1 for each in held if each.open)
+    if open_now >= MAX_OPEN_PER_TENANT:
+        raise DataPlaneError(
+            StatusCode.CAPACITY_EXHAUSTED,
+            f"{open_now} requests are open for this account at this gateway, "
+            f"the limit is {MAX_OPEN_PER_TENANT}",
+            "claim or cancel some, then try again",
+            retry_after_ms=1000,
+        )
 
 
 def _over(code: StatusCode, admitted: Admitted) -> DataPlaneError:

@@ -105,14 +105,14 @@ def _charges(subject: Subject, tokens: int, now_ms: int) -> Iterator[Charge]:
 
 def _quotas(subject: Subject, tokens: int, now_ms: int) -> Iterator[Charge]:
     """A soft number alone is told of, too: its bucket has no end to its capacity."""
-    numbers, now = subject.numbers, dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
+    numbers = subject.numbers
     quotas = (
         (Limit.DAY_TOKENS, _day, numbers.day_tokens_soft, numbers.day_tokens_hard),
         (Limit.MONTH_TOKENS, _month, numbers.month_tokens_soft, numbers.month_tokens_hard),
     )
     for limit, period_of, soft, hard in quotas:
         if hard is not None or soft is not None:
-            period, ends = period_of(now)
+            period, ends = period_of(now_ms)
             capacity = hard if hard is not None else MAX_QUOTA
             bucket = Bucket(_id(subject, limit, period), 0, capacity, ends_at_ms=ends)
             yield Charge(bucket, tokens, soft)
@@ -128,14 +128,18 @@ def _rate(name: BucketId, per_second: int, burst: int | None) -> Bucket:
     return Bucket(name, per_second, min(capacity, MAX_RATE_CAPACITY))
 
 
-def _day(now: dt.datetime) -> tuple[str, int]:
+def _day(now_ms: int) -> tuple[str, int]:
     """The UTC day: its name, and when it ends."""
-    start = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    start = _utc(now_ms).replace(hour=0, minute=0, second=0, microsecond=0)
     return start.strftime("%Y-%m-%d"), int((start + DAY).timestamp() * 1000)
 
 
-def _month(now: dt.datetime) -> tuple[str, int]:
+def _month(now_ms: int) -> tuple[str, int]:
     """The UTC month: its name, and when it ends."""
-    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    start = _utc(now_ms).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     following = (start + 32 * DAY).replace(day=1)
     return start.strftime("%Y-%m"), int(following.timestamp() * 1000)
+
+
+def _utc(now_ms: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC)
