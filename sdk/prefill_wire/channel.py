@@ -34,6 +34,8 @@ _VERSION = struct.Struct("<H")
 _PULL = struct.Struct("<II")
 _END = struct.Struct("<I")
 _PROGRESS = struct.Struct("<QQI")
+_FROM_CLIENT = frozenset({FrameType.AUTHENTICATE, FrameType.PULL, FrameType.GOODBYE})
+_FROM_SERVER = frozenset(FrameType) - _FROM_CLIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +122,7 @@ class ServerChannel:
         """`nonce`: 32 fresh random bytes."""
         self._nonce = nonce
         self._state = _State.GREETING
-        self._decoder = FrameDecoder(
-            frozenset({FrameType.AUTHENTICATE, FrameType.PULL, FrameType.GOODBYE})
-        )
+        self._decoder = FrameDecoder(_FROM_CLIENT)
 
     @property
     def nonce(self) -> bytes:
@@ -192,11 +192,9 @@ class ClientChannel:
         self._capability, self._key = capability, connection_key
         self._state = _State.GREETING
         self._outgoing = bytearray()
-        accepted = set(FrameType) - {FrameType.AUTHENTICATE, FrameType.PULL, FrameType.GOODBYE}
-        self._decoder = FrameDecoder(frozenset(accepted), HEADER_BYTES, self._judge)
+        self._decoder = FrameDecoder(_FROM_SERVER, HEADER_BYTES, self._judge)
         self._asked_end = self._ends_owed = 0
         self._handlers: dict[FrameType, Callable[[bytes], ClientEvent]] = {
-            FrameType.CHUNK: _chunk,
             FrameType.END: self._end,
             FrameType.PROGRESS: lambda data: Progress(*_unpack_bytes(_PROGRESS, data, "PROGRESS")),
             FrameType.FAIL: lambda payload: Failed(*_parse_reason(payload)),
@@ -217,6 +215,8 @@ class ClientChannel:
         if self._state is not _State.CLOSED and frame.type is FrameType.REFUSE:
             self._state = _State.CLOSED
             return Refused(*_parse_reason(frame.payload))
+        if self._state is _State.OPEN and frame.header is not None:
+            return ChunkReceived(frame.header, frame.payload)
         handler = self._handlers.get(frame.type)
         if self._state is not _State.OPEN or handler is None:
             raise ChannelError(f"a {frame.type.name} frame while {self._state.name.lower()}")
@@ -232,7 +232,7 @@ class ClientChannel:
         self._outgoing += encode_frame(FrameType.AUTHENTICATE, proof + self._capability)
         self._state = _State.AUTHENTICATING
 
-    def _judge(self, size_bytes: int, head: bytes) -> None:
+    def _judge(self, size_bytes: int, head: bytes) -> ChunkHeader:
         """Refuse a chunk by its header: nobody waits for megabytes that were not asked for."""
         header = ChunkHeader.decode(head)
         if header.index >= self._asked_end:
@@ -240,6 +240,7 @@ class ClientChannel:
         wanted = HEADER_BYTES + header.payload_bytes + SEAL_OVERHEAD_BYTES
         if size_bytes != wanted:
             raise MalformedFrame(f"chunk {header.index} has {size_bytes} bytes, not {wanted}")
+        return header
 
     def _end(self, payload: bytes) -> End:
         """At most one for each chunk that was asked for: else they would come for ever."""
@@ -265,11 +266,6 @@ class ClientChannel:
         data = bytes(self._outgoing)
         self._outgoing.clear()
         return data
-
-
-def _chunk(payload: bytes) -> ChunkReceived:
-    header = ChunkHeader.decode(payload[:HEADER_BYTES])
-    return ChunkReceived(header, payload[HEADER_BYTES:])
 
 
 def _reason(code: StatusCode, message: str) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
+from prefill_wire.chunks import ChunkHeader
 from prefill_wire.errors import LimitExceeded, MalformedFrame
 from prefill_wire.limits import MAX_CONTROL_FRAME_BYTES, MAX_FRAME_BYTES
 
@@ -29,15 +30,16 @@ class FrameType(IntEnum):
     GOODBYE = 10
 
 
-Judge = Callable[[int, bytes], None]
+_TYPES = {int(frame_type): frame_type for frame_type in FrameType}
+Judge = Callable[[int, bytes], ChunkHeader]
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One frame, whole."""
 
     type: FrameType
     payload: bytes
+    header: ChunkHeader | None = None
 
 
 def frame_prefix(frame_type: FrameType, payload_bytes: int) -> bytes:
@@ -63,14 +65,16 @@ class FrameDecoder:
 
     Buffers at most one frame that its peer may send: `accepted` names the types, everything else
     is refused by its first five bytes. `judge` is shown the size of a CHUNK frame's payload and its
-    first `head_bytes` before the rest is awaited.
+    first `head_bytes` before the rest is awaited; what it makes of them goes with the frame, whose
+    payload is that rest alone then.
     """
 
     def __init__(
         self, accepted: frozenset[FrameType], head_bytes: int = 0, judge: Judge | None = None
     ) -> None:
         self._accepted = accepted
-        self._head_bytes, self._judge, self._judged = head_bytes, judge, False
+        self._head_bytes, self._judge = head_bytes, judge
+        self._judged: ChunkHeader | None = None  # of the frame that is being received
         self._buffer = bytearray()
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Frame]:
@@ -85,33 +89,33 @@ class FrameDecoder:
         if len(self._buffer) < PREFIX_BYTES:
             return None
         size, number = _PREFIX.unpack_from(self._buffer)
-        try:
-            frame_type = FrameType(number)
-        except ValueError:
-            raise MalformedFrame(f"frame type {number} is unknown") from None
+        frame_type = _TYPES.get(number)
+        if frame_type is None:
+            raise MalformedFrame(f"frame type {number} is unknown")
         if frame_type not in self._accepted:
             raise MalformedFrame(f"a {frame_type.name} frame is not for this side")
         if size > _limit(frame_type):
             raise LimitExceeded.of(f"bytes of a {frame_type.name} frame", size, _limit(frame_type))
         if frame_type is FrameType.CHUNK and not self._passes(size):
             return None
-        if len(self._buffer) < PREFIX_BYTES + size:
+        end = PREFIX_BYTES + size
+        if len(self._buffer) < end:
             return None
-        self._judged = False
-        payload = bytes(memoryview(self._buffer)[PREFIX_BYTES : PREFIX_BYTES + size])
-        del self._buffer[: PREFIX_BYTES + size]
-        return Frame(frame_type, payload)
+        header, self._judged = self._judged, None
+        start = PREFIX_BYTES if header is None else PREFIX_BYTES + self._head_bytes
+        payload = bytes(memoryview(self._buffer)[start:end])
+        del self._buffer[:end]
+        return Frame(frame_type, payload, header)
 
     def _passes(self, size: int) -> bool:
         """Whether a frame's head has come and was found good, which is asked once a frame."""
-        if self._judge is None or self._judged:
+        if self._judge is None or self._judged is not None:
             return True
         head_bytes = min(size, self._head_bytes)
         head = bytes(self._buffer[PREFIX_BYTES : PREFIX_BYTES + head_bytes])
         if len(head) < head_bytes:
             return False
-        self._judge(size, head)
-        self._judged = True
+        self._judged = self._judge(size, head)
         return True
 
     def at_boundary(self) -> bool:
