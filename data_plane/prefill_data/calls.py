@@ -28,7 +28,9 @@ RETRY_MS = 1000
 class CallLimits:
     """`most` calls of all tenants together are refused beyond, typed, and of one tenant
     `most_a_tenant` of them; `most_unproven`, whose key is not checked yet, come beside. Those of
-    one connection beyond `most_a_connection` wait at their client. A peer that is silent for
+    one connection beyond `most_a_connection` wait at their client, connections beyond
+    `most_connections` are closed at once, and one that has said nothing of gRPC within
+    `handshake_seconds` too: descriptors are for the spool as well. A peer that is silent for
     `silence_seconds` is asked whether it is there and dropped without an answer; one that asks
     more often than every `least_ping_seconds` is dropped too."""
 
@@ -36,6 +38,8 @@ class CallLimits:
     most_a_tenant: int = 512  # two for each of the 256 requests that it may have open
     most_unproven: int = 256
     most_a_connection: int = 1024
+    most_connections: int = 4096
+    handshake_seconds: int = 10
     silence_seconds: int = 60
     answer_seconds: int = 20
     least_ping_seconds: int = 10
@@ -48,6 +52,8 @@ class CallLimits:
             ("grpc.so_reuseport", 0),
             ("grpc.max_metadata_size", 16 << 10),
             ("grpc.max_concurrent_streams", self.most_a_connection),
+            ("grpc.max_allowed_incoming_connections", self.most_connections),
+            ("grpc.server_handshake_timeout_ms", 1000 * self.handshake_seconds),
             ("grpc.keepalive_time_ms", 1000 * self.silence_seconds),
             ("grpc.keepalive_timeout_ms", 1000 * self.answer_seconds),
             ("grpc.keepalive_permit_without_calls", 1),

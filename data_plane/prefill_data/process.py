@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import resource
 import signal
 import sys
 import time
@@ -25,16 +26,26 @@ from prefill_data.settings import Address, Tls
 log = structlog.get_logger()
 Serve = Callable[[asyncio.Event], Awaitable[None]]
 YOUNG_OBJECTS = 10_000  # between two collections: an exchange makes hundreds, and few cycles
+MOST_DESCRIPTORS = 1 << 16
 
 
 def run_process(name: str, serve: Serve) -> None:
     """Run until SIGTERM or SIGINT; a typed error is one line on stderr and exit code 1."""
     configure_logging(name)
+    allow_descriptors()
     try:
         uvloop.run(_until_signal(serve))
     except DataPlaneError as error:
         sys.stderr.write(f"{error.message}; {error.remedy}\n")
         sys.exit(1)
+
+
+def allow_descriptors() -> None:
+    """As many as this user may have: a shell's 1024 are fewer than the connections we take."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def now_ms() -> int:

@@ -182,6 +182,7 @@ def read_calls(env: Environment) -> CallLimits:
         most_a_tenant=env.number("PREFILL_MAX_CALLS_A_TENANT", max(1, most // 4), 1),
         most_unproven=max(1, most // 8),
         most_a_connection=env.number("PREFILL_MAX_CALLS_A_CONNECTION", USUAL.most_a_connection, 1),
+        most_connections=env.number("PREFILL_MAX_CALLERS", USUAL.most_connections, 1),
         silence_seconds=env.number("PREFILL_KEEPALIVE_SECONDS", USUAL.silence_seconds, 1),
     )
 

@@ -189,12 +189,53 @@ async def test_a_peer_that_asks_once_gets_its_answer_and_how_many_calls_it_may_m
     assert told[MAX_CONCURRENT_STREAMS] == 3
 
 
+@pytest.fixture
+async def crowded(tmp_path, tidy):
+    """A cloud whose servers take two connections, each for a second without a word."""
+    cloud = Cloud(tmp_path)
+    calls = CallLimits(most_connections=2, handshake_seconds=1)
+    cloud.gateway_settings = replace(cloud.gateway_settings, calls=calls)
+    async with cloud:
+        yield cloud
+
+
+async def test_a_connection_too_many_is_closed_at_once_and_let_in_later(crowded):
+    async with asyncio.timeout(10):
+        async with raw(crowded.endpoint) as (_, first), raw(crowded.endpoint) as (_, second):
+            assert {(await anext(each))[0] for each in (first, second)} == {SETTINGS}
+            async with raw(crowded.endpoint) as (_, third):
+                assert [kind async for kind, _, _ in third] == []
+        while True:  # the twin: their places are free as soon as the server has heard
+            async with raw(crowded.endpoint) as (_, fourth):
+                if await anext(fourth, None) is not None:
+                    break
+
+
+async def test_who_says_nothing_of_grpc_is_dropped(crowded):
+    async with asyncio.timeout(10), raw(crowded.endpoint) as (writer, frames):
+        host, port = crowded.endpoint.split(":")
+        reader, silent = await asyncio.open_connection(host, int(port))
+        while await reader.read(64):
+            pass  # what the server says first, and then its end
+        silent.close()
+        writer.write(frame(PING, b"answered"))  # the twin: who greeted is still there
+        assert b"answered" in [data async for kind, _, data in until_pong(frames)]
+
+
+async def until_pong(frames):
+    async for each in frames:
+        yield each
+        if each[0] == PING:
+            return
+
+
 def test_the_limits_come_from_the_settings():
     assert read_calls(Environment({})) == CallLimits()
     values = {"PREFILL_MAX_CALLS": "7", "PREFILL_MAX_CALLS_A_CONNECTION": "5",
-              "PREFILL_KEEPALIVE_SECONDS": "9"}  # fmt: skip
+              "PREFILL_KEEPALIVE_SECONDS": "9", "PREFILL_MAX_CALLERS": "11"}  # fmt: skip
     limits = read_calls(Environment(values))
     assert (limits.most, limits.most_a_connection, limits.silence_seconds) == (7, 5, 9)
     assert (limits.most_a_tenant, limits.most_unproven) == (1, 1)  # a quarter, an eighth
     assert read_calls(Environment({"PREFILL_MAX_CALLS_A_TENANT": "9"})).most_a_tenant == 9
     assert ("grpc.keepalive_time_ms", 9000) in limits.options()
+    assert ("grpc.max_allowed_incoming_connections", 11) in limits.options()

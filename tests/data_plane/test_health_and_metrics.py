@@ -1,5 +1,6 @@
 """Health services and /metrics answer, say what is held, and count what was refused."""
 
+import resource
 import urllib.request
 
 import grpc
@@ -8,7 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hand_client import refused
 from in_process_cloud import LOOPBACK, Cloud
 from prefill_data.errors import DataPlaneError, SettingsError
-from prefill_data.process import serve_metrics, until_stop
+from prefill_data.process import allow_descriptors, serve_metrics, until_stop
 from prefill_data.settings import Address, Peer
 from prefill_wire.status import StatusCode
 from prometheus_client import start_http_server
@@ -94,3 +95,15 @@ async def test_an_open_is_redirected_to_a_live_peer_alone(cloud, tmp_path, custo
         await fleet.look()
         async with refused(StatusCode.NO_DATACENTER):
             await customer(key="2").open(residency=["us"])
+
+
+def test_a_process_may_hold_as_many_descriptors_as_its_user():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    hard = before[1]
+    most = 1 << 16 if hard == resource.RLIM_INFINITY else min(hard, 1 << 16)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        allow_descriptors()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (most, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
