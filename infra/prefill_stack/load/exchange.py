@@ -4,15 +4,16 @@ import asyncio
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import numpy as np
 from prefill_data.fleet_token import fleet_metadata
 from prefill_data.gateway.fleet import run_whole
 from prefill_fleet.pb import fleet_pb2, fleet_pb2_grpc
-from prefill_wire.channel import ChunkReceived, ClientChannel, End
+from prefill_wire.channel import ChunkReceived, ClientChannel, ClientEvent, End
 from prefill_wire.digests import chunk_digest, exchange_root, prompt_digest, token_bytes
+from prefill_wire.errors import WireError
 from prefill_wire.identity import ModelIdentity
 from prefill_wire.limits import SUPPORTED_WIRE_VERSIONS, WIRE_VERSION
 from prefill_wire.pb import prefill_pb2, prefill_pb2_grpc
@@ -21,7 +22,6 @@ from prefill_wire.sealing import AttemptContext, AttemptKeys, Envelope, OneTimeK
 CODECS = ("raw",)
 DEADLINE_MS = 60_000
 LEASE_SECONDS = 60
-READ_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -53,26 +53,56 @@ class Prepared:
         return AttemptKeys.derive(self.one_time.open_envelope(sealed, context), context)
 
 
+class Pulling(asyncio.Protocol):
+    """One data connection that asks for everything once it is let in."""
+
+    def __init__(self, channel: ClientChannel) -> None:
+        self._channel, self._asked = channel, False
+        self._chunks: list[ChunkReceived] = []
+        self.all: asyncio.Future[list[ChunkReceived]] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The other side speaks first."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer the greeting, ask, and keep what comes."""
+        try:
+            for event in self._channel.receive(data):
+                self._take(event)
+        except WireError as error:
+            self._fail(error)
+        self._transport.write(self._channel.data_to_send())
+
+    def _take(self, event: ClientEvent) -> None:
+        if isinstance(event, ChunkReceived):
+            self._chunks.append(event)
+        elif isinstance(event, End):
+            if not self.all.done():
+                self.all.set_result(self._chunks)
+        elif not self._asked:  # authenticated: everything is wanted
+            self._channel.pull(0, 1 << 16)
+            self._asked = True
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Without an end that is a failure."""
+        self._fail(error or ConnectionError(f"an end after {len(self._chunks)} chunks"))
+
+    def _fail(self, error: Exception) -> None:
+        if not self.all.done():
+            self.all.set_exception(error)
+
+
 async def pull(endpoint: str, capability: bytes, keys: AttemptKeys) -> list[ChunkReceived]:
     """Every chunk over one data connection."""
     host, _, port = endpoint.rpartition(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    channel, chunks = ClientChannel(capability, keys.connection), []
-    asked = False
+    transport, pulling = await asyncio.get_running_loop().create_connection(
+        lambda: Pulling(ClientChannel(capability, keys.connection)), host, int(port)
+    )
     try:
-        while data := await reader.read(READ_BYTES):
-            for event in channel.receive(data):
-                if isinstance(event, ChunkReceived):
-                    chunks.append(event)
-                elif isinstance(event, End):
-                    return chunks
-                elif not asked:  # authenticated: everything is wanted
-                    channel.pull(0, 1 << 16)
-                    asked = True
-            writer.write(channel.data_to_send())
+        return await pulling.all
     finally:
-        writer.transport.abort()
-    raise ConnectionError(f"{endpoint} ended after {len(chunks)} chunks")
+        transport.abort()
 
 
 class ThroughGateway:
