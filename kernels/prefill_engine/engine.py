@@ -119,7 +119,7 @@ class StepEngine:
         """
         ids = np.array(tokens, dtype=np.int64)
         self._check_tokens(ids)
-        state = {s.spec(0).key: _empty(s, len(ids)) for s in self.schema.layers}
+        state = {layer.key: _empty(layer, len(ids)) for layer in self.schema.layers}
         return self._add(_Sequence(ids, state, 0))
 
     def _add(self, sequence: _Sequence) -> Handle:
@@ -174,8 +174,8 @@ class StepEngine:
             grows = layer.kind in PER_TOKEN
             if grows != per_token:
                 continue
-            whole = sequence.state[layer.layer, layer.kind]
-            array = _to_numpy(whole[start:end] if grows else whole)
+            whole = _as_numpy(sequence.state[layer.key])
+            array = (whole[start:end] if grows else whole).copy()
             where = (start if grows else 0, end, 0, layer.heads)
             fields = (layer.layer, layer.kind, layer.dtype, layer.layout, array.shape)
             pieces.append(Piece(TensorSpec(*fields, *where), array))
@@ -209,7 +209,7 @@ class StepEngine:
             raise StateMismatch(f"state tensors {odd[:4]} differ", "load this model's state")
         state: StateTensors = {}
         for layer in self.schema.layers:
-            spec = specs[layer.layer, layer.kind]
+            spec = specs[layer.key]
             array = tensors[spec.key]
             if array.shape != spec.shape or array.dtype != np.dtype(spec.dtype.numpy_name):
                 found = f"{array.dtype} {array.shape}, not {spec.dtype.numpy_name} {spec.shape}"
@@ -259,12 +259,12 @@ class StepEngine:
 
 
 def _empty(layer: LayerState, capacity_tokens: int) -> Tensor:
-    return torch.zeros(layer.spec(capacity_tokens).shape, dtype=_TORCH[layer.dtype])
+    return torch.zeros(layer.shape(capacity_tokens), dtype=_TORCH[layer.dtype])
 
 
-def _to_numpy(tensor: Tensor) -> np.ndarray:
-    copy = tensor.detach().clone(memory_format=torch.contiguous_format)
-    return (copy.view(torch.uint16) if copy.dtype == torch.bfloat16 else copy).numpy()
+def _as_numpy(tensor: Tensor) -> np.ndarray:
+    """The same memory as an array, bfloat16 as uint16."""
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _from_numpy(array: np.ndarray, dtype: Dtype) -> Tensor:

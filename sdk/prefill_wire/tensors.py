@@ -97,11 +97,22 @@ class LayerState:
     row_shape: tuple[int, ...]
     heads: int
 
+    @property
+    def key(self) -> tuple[int, TensorKind]:
+        """Layer and kind: what names a tensor within its state."""
+        return self.layer, self.kind
+
+    def shape(self, state_tokens: int) -> tuple[int, ...]:
+        """The tensor's shape after `state_tokens` tokens."""
+        return (state_tokens, *self.row_shape) if self.kind in PER_TOKEN else self.row_shape
+
+    def nbytes(self, state_tokens: int) -> int:
+        """Bytes of its elements after `state_tokens` tokens, uncompressed."""
+        return prod(self.shape(state_tokens)) * self.dtype.item_bytes
+
     def spec(self, state_tokens: int) -> TensorSpec:
         """The tensor after `state_tokens` tokens."""
-        grows = self.kind in PER_TOKEN
-        shape = (state_tokens, *self.row_shape) if grows else self.row_shape
-        fields = (self.layer, self.kind, self.dtype, self.layout, shape)
+        fields = (self.layer, self.kind, self.dtype, self.layout, self.shape(state_tokens))
         return TensorSpec(*fields, 0, state_tokens, 0, self.heads)
 
 
@@ -117,7 +128,7 @@ class StateSchema:
 
     def nbytes(self, state_tokens: int) -> int:
         """Bytes of the whole state, uncompressed."""
-        return sum(spec.nbytes for spec in self.tensors(state_tokens))
+        return sum(layer.nbytes(state_tokens) for layer in self.layers)
 
 
 def tensor_kind(value: int) -> TensorKind:

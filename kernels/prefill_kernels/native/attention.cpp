@@ -10,6 +10,7 @@ namespace {
 
 constexpr int QB = 64, KB = 128;
 constexpr float MASKED = -1e30f;
+constexpr long PARALLEL_WORK = 1 << 21;  // some 100 us of one thread: for less, another costs more
 
 }  // namespace
 
@@ -126,7 +127,9 @@ void attend(const AttentionCall& c, long head, long block) {
 extern "C" void prefill_attention(const AttentionCall* c) {
   const long key_blocks = (c->keys + KB - 1) / KB * (KB / NR);
   const long query_blocks = (c->tokens + QB - 1) / QB;
-#pragma omp parallel num_threads(int(c->threads))
+  const long pairs = query_blocks * QB * key_blocks * NR * c->heads;
+  const bool little = pairs * (c->nope + c->rope_dim + c->value) < PARALLEL_WORK;
+#pragma omp parallel num_threads(int(little ? 1 : c->threads))
   {
     FlushDenormals flush;
 #pragma omp for

@@ -390,9 +390,23 @@ static void run_head(const Rows& rows, const Sizes& n, const Span& span, long he
 
 using namespace prefill;
 
+namespace {
+
+// Some 100 us of one thread: for less a second one costs more, woken and waiting, than it saves.
+constexpr long PARALLEL_WORK = 1 << 19;
+
+// Of so many heads' tokens; a head's state in and out and its scratch cleared are as much as B more.
+int threads_for(long tokens, long heads, long size, long units, long threads) {
+  return int((tokens + B) * heads * size < PARALLEL_WORK ? 1 : std::min(units, threads));
+}
+
+}  // namespace
+
 extern "C" void prefill_kda_call(const KdaCall* c) {
   const long units = c->sequences * c->heads, size = c->key_dim * c->value_dim;
-#pragma omp parallel for schedule(dynamic) num_threads(int(std::min<long>(c->threads, units)))
+  const long tokens = c->starts[c->sequences] + B * (c->sequences - 1);
+  const int threads = threads_for(tokens, c->heads, size, units, c->threads);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
   for (long unit = 0; unit < units; ++unit) {
     FlushDenormals flush;
     const long n = unit / c->heads;
@@ -404,7 +418,8 @@ extern "C" void prefill_kda_call(const KdaCall* c) {
 }
 
 extern "C" void prefill_kda_layer(const KdaLayer* c) {
-#pragma omp parallel for schedule(dynamic) num_threads(int(std::min<long>(c->threads, c->heads)))
+  const int threads = threads_for(c->tokens, c->heads, c->dim * c->dim, c->heads, c->threads);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
   for (long head = 0; head < c->heads; ++head) {
     FlushDenormals flush;
     const Span span{0, c->tokens, c->state, c->bound_count, c->bounds, c->bound_states};

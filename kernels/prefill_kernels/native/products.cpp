@@ -21,6 +21,7 @@ constexpr int GR = 2;
 constexpr long KC = 512;       // a panel of so many rows of the weight stays in the first cache
 constexpr long MC = 16 * 12;   // so many packed rows in the second
 constexpr long FEW = 2 * GR;   // rows a thread; with fewer the threads share out the panels
+constexpr long PARALLEL_WORK = 1 << 20;  // some 50 us of one thread: for less, waking another costs more
 
 }  // namespace
 
@@ -162,7 +163,7 @@ extern "C" void prefill_product(const ProductCall* c) {
   const long turns = few ? 1 : (c->rows + threads * MC - 1) / (threads * MC) * threads;
   const long rows = ((c->rows + turns - 1) / turns + GR - 1) / GR * GR;
   const long row_blocks = (c->rows + rows - 1) / rows;
-  const bool little = c->rows * c->columns * c->inner < (1 << 18);  // waking threads costs more
+  const bool little = c->rows * c->columns * c->inner < PARALLEL_WORK;
   const long columns = few && !little ? std::min(threads, panels) : 1;
   const long width = (panels + columns - 1) / columns;
 #pragma omp parallel for schedule(static) num_threads(int(little ? 1 : threads))
