@@ -49,12 +49,17 @@ class ChunkStore:
     def __len__(self) -> int:
         return len(self._kept)
 
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that memory still takes: what is added within them does not go to disk."""
+        return self._bound_bytes - self.memory_bytes
+
     def add(self, header: ChunkHeader, ciphertext: bytes) -> None:
         """Keeps the next chunk; raises STORAGE_EXHAUSTED when the spill disk is full."""
         size = len(ciphertext)
         with self._lock:
             self._check_open()
-            keeps = self.memory_bytes + size <= self._bound_bytes
+            keeps = size <= self.free_bytes
         with self._held():
             offset = 0 if keeps else self._spill(ciphertext)
         with self._lock:

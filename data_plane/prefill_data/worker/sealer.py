@@ -23,6 +23,8 @@ from prefill_data.transport.store import ChunkStore
 
 Cut = tuple[TensorSpec, np.ndarray]
 JOB_BYTES = 256 << 10  # tiny chunks go to a thread together: the way there costs more than they do
+SHORT_BYTES = 192 << 10  # and none at all below this: at most half a millisecond of the event loop
+CHUNK_BYTES = 16 << 10  # what a chunk costs beside its bytes, in bytes coded and sealed
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,22 @@ class Sealer:
         self.done_tokens = done_tokens
 
     async def put(self, *pieces: Piece) -> None:
-        """Codes and seals in a thread; raises STORAGE_EXHAUSTED when the spill disk is full."""
+        """Codes and seals, in a thread what takes long or may go to disk; raises STORAGE_EXHAUSTED
+        when the spill disk is full."""
         loop = asyncio.get_running_loop()
         for job in jobs(pieces):
-            await loop.run_in_executor(self._bench.threads, self._seal_all, job)
+            if self._is_short(job):
+                self._seal_all(job)
+            else:
+                await loop.run_in_executor(self._bench.threads, self._seal_all, job)
             self._store.announce()
             for _ in job:
                 self._bench.failpoints.hit("worker.chunk")
+
+    def _is_short(self, job: Iterable[Cut]) -> bool:
+        """Most of it holds the interpreter's lock: a thread would hold up the loop as long."""
+        cost_bytes = sum(rows.nbytes + CHUNK_BYTES for _, rows in job)
+        return cost_bytes <= SHORT_BYTES and self._store.free_bytes >= JOB_BYTES
 
     def _seal_all(self, job: Iterable[Cut]) -> None:
         for spec, rows in job:

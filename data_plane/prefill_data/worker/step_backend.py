@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import numpy as np
 from prefill_engine.engine import Handle, Piece, StepEngine
 from prefill_wire.status import StatusCode
 
@@ -19,10 +19,29 @@ Clock = Callable[[], float]
 
 
 @dataclass(slots=True)
-class _Times:
-    """Seconds of own steps; the rest of a job's wall time was waiting."""
+class _Sequence:
+    """A job's sequence, the engine's thread's alone: opened by its first step, closed by its last,
+    so that a short prompt is one way to the thread and back."""
 
-    steps: float = 0.0
+    engine: StepEngine
+    tokens: np.ndarray
+    handle: Handle | None = None
+
+    def step(self, count: int) -> list[Piece]:
+        """The pieces of the next tokens; with the last of them the snapshot too."""
+        if self.handle is None:
+            self.handle = self.engine.open(self.tokens)
+        pieces = self.engine.step([(self.handle, count)])
+        if self.engine.position(self.handle) == len(self.tokens):
+            pieces += self.engine.snapshot(self.handle)
+            self.close()
+        return pieces
+
+    def close(self) -> None:
+        """Frees what it holds; also before its first step and after its last."""
+        if self.handle is not None:
+            self.engine.close(self.handle)
+            self.handle = None
 
 
 class StepBackend:
@@ -46,27 +65,34 @@ class StepBackend:
 
     async def submit(self, job: PrefillJob, sink: PieceSink) -> PrefillTimes:
         """One step and its delivery overlap; a second delivery waits for the first."""
-        engine, times, started = self._engine(job.model), _Times(), self._clock()
-        async with self._sequence(engine, job, times) as handle:
-            position, delivery = 0, asyncio.create_task(sink.put())  # nothing yet
-            try:
-                while position < job.state_tokens:
-                    count = min(engine.step_tokens, job.state_tokens - position)
-                    position += count
-                    work = lambda n=count, last=position == job.state_tokens: _step(  # noqa: E731
-                        engine, handle, n, last
-                    )
-                    pieces = await self._in_turn(job, work, times)
-                    sink.progress(position)
+        engine, started, position, own_seconds = self._engine(job.model), self._clock(), 0, 0.0
+        sequence = _Sequence(engine, job.tokens[: job.state_tokens])
+        delivery: asyncio.Task[None] | None = None
+        try:
+            while True:
+                count = min(engine.step_tokens, job.state_tokens - position)
+                async with self._turnstile.turn(job.tenant, job.job_id):
+                    began = self._clock()
+                    step = self._thread.submit(sequence.step, count)
+                    pieces = await asyncio.wrap_future(step)
+                    own_seconds += self._clock() - began
+                position += count
+                sink.progress(position)
+                if delivery is not None:
                     await delivery
-                    delivery = asyncio.create_task(sink.put(*pieces))
-                    delivery.add_done_callback(_heard)
-                computed = self._clock()
-                await delivery
-            finally:
+                if position == job.state_tokens:
+                    break
+                delivery = asyncio.create_task(sink.put(*pieces))
+                delivery.add_done_callback(_heard)
+            queued_seconds = self._clock() - started - own_seconds
+            await sink.put(*pieces)
+        finally:
+            if delivery is not None:
                 delivery.cancel()
-        queued = computed - started - times.steps
-        return PrefillTimes(int(queued * 1e6), int(times.steps * 1e6))
+            if position < job.state_tokens:
+                # Behind whatever still runs in the thread, also when this job was cancelled.
+                self._thread.submit(sequence.close)
+        return PrefillTimes(int(queued_seconds * 1e6), int(own_seconds * 1e6))
 
     async def close(self) -> None:
         """Waits for the step under way; nothing starts after it."""
@@ -76,32 +102,6 @@ class StepBackend:
         if model not in self._engines:
             raise DataPlaneError(StatusCode.UNKNOWN_MODEL, f"model {model!r} is not served here")
         return self._engines[model]
-
-    @asynccontextmanager
-    async def _sequence(
-        self, engine: StepEngine, job: PrefillJob, times: _Times
-    ) -> AsyncIterator[Handle]:
-        tokens = job.tokens[: job.state_tokens]
-        opening = self._thread.submit(engine.open, tokens)
-        try:
-            yield await asyncio.wrap_future(opening)
-        finally:
-            # Behind whatever still runs in the thread, also when this job was cancelled meanwhile.
-            self._thread.submit(lambda: engine.close(opening.result()))
-
-    async def _in_turn(
-        self, job: PrefillJob, work: Callable[[], Sequence[Piece]], times: _Times
-    ) -> Sequence[Piece]:
-        async with self._turnstile.turn(job.tenant, job.job_id):
-            began = self._clock()
-            pieces = await asyncio.wrap_future(self._thread.submit(work))
-            times.steps += self._clock() - began
-        return pieces
-
-
-def _step(engine: StepEngine, handle: Handle, count: int, last: bool) -> list[Piece]:
-    pieces = engine.step([(handle, count)])
-    return pieces + engine.snapshot(handle) if last else pieces
 
 
 def _heard(delivery: asyncio.Task[None]) -> None:
