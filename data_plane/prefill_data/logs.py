@@ -15,18 +15,16 @@ _encode = json.JSONEncoder(default=repr).encode
 def configure_logging(process: str) -> None:
     """Set up once per process. Nothing that a prompt consists of may be given to a logger."""
 
-    def stamp(_logger: WrappedLogger, level: str, line: EventDict) -> EventDict:
+    def render(logger: WrappedLogger, level: str, line: EventDict) -> str:
         line["process"], line["level"] = process, level
         line["timestamp"] = dt.datetime.now(dt.UTC).isoformat().replace("+00:00", "Z")
-        return line
+        if "exc_info" in line:
+            line = structlog.processors.format_exc_info(logger, level, line)
+        return _encode(line)
 
     structlog.configure(
-        processors=[stamp, structlog.processors.format_exc_info, _render],
+        processors=[render],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-
-
-def _render(_logger: WrappedLogger, _level: str, line: EventDict) -> str:
-    return _encode(line)

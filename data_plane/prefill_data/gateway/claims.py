@@ -231,22 +231,24 @@ def check_receipt(receipt: UsageReceipt, admitted: Admitted, root: bytes) -> Non
 
 def check_countable(receipt: UsageReceipt, admitted: Admitted, now_ms: int) -> None:
     """RECEIPT_REFUSED for what the control plane would not count: nothing is released for it."""
-    finished_ms, until_ms = receipt.finished_at_ms, admitted.certificate.not_after_ms
-    faults = {
-        f"{receipt.started_at_ms} ms is after its end, {finished_ms}":
-            receipt.started_at_ms > finished_ms,
-        f"it ends at {finished_ms} ms, now is {now_ms}": finished_ms > now_ms + MAX_SKEW_MS,
-        f"it ends at {finished_ms} ms, the worker's certificate at {until_ms}":
-            finished_ms >= until_ms,
-        "it names no receipt": not receipt.receipt_id,
-    }  # fmt: skip
-    for fault, holds in faults.items():
-        if holds:
-            raise DataPlaneError(
-                StatusCode.RECEIPT_REFUSED,
-                f"the worker's receipt could not be counted: {fault}",
-                "operators: look at the worker's clock and certificate",
-            )
+    fault = _uncountable(receipt, admitted.certificate.not_after_ms, now_ms)
+    if fault:
+        raise DataPlaneError(
+            StatusCode.RECEIPT_REFUSED,
+            f"the worker's receipt could not be counted: {fault}",
+            "operators: look at the worker's clock and certificate",
+        )
+
+
+def _uncountable(receipt: UsageReceipt, until_ms: int, now_ms: int) -> str:
+    finished_ms = receipt.finished_at_ms
+    if receipt.started_at_ms > finished_ms:
+        return f"{receipt.started_at_ms} ms is after its end, {finished_ms}"
+    if finished_ms > now_ms + MAX_SKEW_MS:
+        return f"it ends at {finished_ms} ms, now is {now_ms}"
+    if finished_ms >= until_ms:
+        return f"it ends at {finished_ms} ms, the worker's certificate at {until_ms}"
+    return "" if receipt.receipt_id else "it names no receipt"
 
 
 def _heard(task: asyncio.Task[BilledAttempt]) -> None:

@@ -154,18 +154,21 @@ class Fleet:
         """Live workers with exactly this model, the least loaded first; UNKNOWN_MODEL or
         MODEL_MISMATCH when there is none."""
         pairs = [(link, link.view) for link in self.links if link.view is not None]
-        named = [(link, view) for link, view in pairs if view.model(identity.name) is not None]
-        if not named:
-            known = sorted({model.name for _, view in pairs for model in view.said.models})
-            raise DataPlaneError(
-                StatusCode.UNKNOWN_MODEL,
-                f"model {identity.name[:64]!r} is not served in {self.datacenter}; "
-                f"served are {', '.join(known) or 'none'}",
-            )
-        same = [(link, view) for link, view in named if _serves(view, identity)]
+        same = [(link, view) for link, view in pairs if _serves(view, identity)]
         if not same:
-            raise DataPlaneError(StatusCode.MODEL_MISMATCH, _difference(named[0][1], identity))
+            raise self._not_served([view for _, view in pairs], identity)
         return [link for link, _ in sorted(same, key=lambda pair: pair[1].load)]
+
+    def _not_served(self, views: Sequence[WorkerView], identity: ModelIdentity) -> DataPlaneError:
+        named = next((view for view in views if view.model(identity.name) is not None), None)
+        if named is not None:
+            return DataPlaneError(StatusCode.MODEL_MISMATCH, _difference(named, identity))
+        known = sorted({model.name for view in views for model in view.said.models})
+        return DataPlaneError(
+            StatusCode.UNKNOWN_MODEL,
+            f"model {identity.name[:64]!r} is not served in {self.datacenter}; "
+            f"served are {', '.join(known) or 'none'}",
+        )
 
 
 def _identity(model: fleet_pb2.ServedModel) -> tuple[bytes, bytes, str]:
