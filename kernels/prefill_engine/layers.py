@@ -63,10 +63,10 @@ class Mlp:
         self.down = Factor.of(weights.take(f"{prefix}.down_proj.weight", hidden, size))
 
     def __call__(self, inner: Tensor, x: Tensor, space: Workspace) -> None:
-        for first in range(0, len(x), FEED_BLOCK_TOKENS):
+        for first in range(0, x.shape[0], FEED_BLOCK_TOKENS):
             rows, residual = (t[first : first + FEED_BLOCK_TOKENS] for t in (inner, x))
             both = project(rows, self.gate_up, space, "gate and up")
-            active = swiglu(both, space.take("active", len(rows), self.down.inner))
+            active = swiglu(both, space.take("active", rows.shape[0], self.down.inner))
             add_product(active, self.down, residual)
 
 
@@ -128,7 +128,7 @@ class Experts:
     ) -> None:
         """What one expert makes of its rows of `rows[0]`, added to the same of `rows[1]`."""
         inner, x = rows
-        count, up, down = len(routes.rows), self.gate_up[expert], self.down[expert]
+        count, up, down = routes.rows.shape[0], self.gate_up[expert], self.down[expert]
         both = multiply_rows(inner, routes, up, space.take("gate and up", count, up.columns))
         add_rows(swiglu(both, space.take("active", count, down.inner)), routes, down, x)
 
@@ -168,7 +168,7 @@ class Kda:
         recurrent, conv = states
         length, d = inner.shape[0], self.c.kda_dim
         raw = project(inner, self.inward, space, "raw")
-        gate_in, out_gate_in = raw[:, -2 * d :].chunk(2, dim=-1)
+        gate_in, out_gate_in = raw[:, -2 * d : -d], raw[:, -d:]
         gate = space.take("gate", length, self.wide)
         multiply(gate_in, self.f_b, gate, bias=self.dt_bias)
         out_gate = project(out_gate_in, self.g_b, space, "out gate")

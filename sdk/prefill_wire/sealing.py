@@ -7,13 +7,13 @@ of the closing set is drawn apart and travels inside the manifest alone: no clai
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes, hpke
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from prefill_wire.chunks import ChunkHeader
 from prefill_wire.digests import key_hash
@@ -39,13 +39,17 @@ class AttemptContext:
     attempt: int
     tenant: str
     prompt_digest: bytes
+    _info: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Encoded once: every chunk is bound to it."""
+        number = self.attempt.to_bytes(4, "little")
+        fields = self.request_id.encode(), number, self.tenant.encode(), self.prompt_digest
+        object.__setattr__(self, "_info", _DOMAIN + _fields(*fields))
 
     def info(self) -> bytes:
         """The binding, encoded without ambiguity."""
-        number = self.attempt.to_bytes(4, "little")
-        return _DOMAIN + _fields(
-            self.request_id.encode(), number, self.tenant.encode(), self.prompt_digest
-        )
+        return self._info
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +114,11 @@ class AttemptKeys:
     def derive(cls, secret: bytes, context: AttemptContext) -> AttemptKeys:
         """HKDF-SHA256 over the secret, one label a key, bound to the context."""
 
+        extracted = HKDF.extract(hashes.SHA256(), None, secret)
+
         def key(label: bytes) -> bytes:
             info = _fields(label, context.info())
-            return HKDF(hashes.SHA256(), KEY_BYTES, salt=None, info=info).derive(secret)
+            return HKDFExpand(hashes.SHA256(), KEY_BYTES, info).derive(extracted)
 
         return cls(key(b"stream"), key(b"manifest"), key(b"connection"))
 

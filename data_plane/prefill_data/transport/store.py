@@ -59,13 +59,15 @@ class ChunkStore:
         size = len(ciphertext)
         with self._lock:
             self._check_open()
-            keeps = size <= self.free_bytes
+            if size <= self.free_bytes:
+                self._kept.append(_Kept(header, ciphertext, 0, size))
+                self.memory_bytes += size
+                return
         with self._held():
-            offset = 0 if keeps else self._spill(ciphertext)
+            offset = self._spill(ciphertext)
         with self._lock:
             self._check_open()
-            self._kept.append(_Kept(header, ciphertext if keeps else None, offset, size))
-            self.memory_bytes += size if keeps else 0
+            self._kept.append(_Kept(header, None, offset, size))
 
     def _check_open(self) -> None:
         if self.failure is not None:
