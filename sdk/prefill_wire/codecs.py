@@ -31,6 +31,9 @@ class Codec(IntEnum):
         return self in (Codec.RAW, Codec.PLANES_ZSTD)
 
 
+_BY_NAME = {each.wire_name: each for each in Codec}
+
+
 def codec(value: int) -> Codec:
     """The codec with this number; a typed refusal for one that is newer than this code."""
     try:
@@ -41,10 +44,10 @@ def codec(value: int) -> Codec:
 
 def codec_by_name(name: str) -> Codec:
     """The codec with this name in an offer."""
-    for candidate in Codec:
-        if candidate.wire_name == name:
-            return candidate
-    raise UnsupportedCodec(f"codec {name[:40]!r} is unknown here")
+    found = _BY_NAME.get(name)
+    if found is None:
+        raise UnsupportedCodec(f"codec {name[:40]!r} is unknown here")
+    return found
 
 
 def choose(preferred: Sequence[str], offered: Collection[str]) -> Codec:
