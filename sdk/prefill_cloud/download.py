@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from typing import cast
 
 from prefill_wire.channel import ChunkReceived, ClientEvent, End, Failed, Progress, Refused
 from prefill_wire.errors import ChannelError, WireError
@@ -36,8 +38,8 @@ class PrefillProgress:
 class Download:
     """Pulls one attempt's chunks into its intake; run once.
 
-    Memory: a connection buffers at most twice `read_bytes`, one frame, and one chunk that a
-    thread is opening; nothing is read while that chunk is not done.
+    Memory: a connection buffers at most twice `read_bytes`, one frame, and the chunks that one
+    read completed and a thread is opening; nothing is read while those are not done.
     """
 
     def __init__(
@@ -129,8 +131,11 @@ class Download:
                 if connection.ready and not outstanding:
                     await self._idle()
                     continue
-                for event in await connection.events():
-                    await self._take(event, outstanding)
+                for kind, events in groupby(await connection.events(), type):
+                    if kind is ChunkReceived:
+                        await self._open(cast(Iterator[ChunkReceived], events), outstanding)
+                    else:
+                        self._hear(events, outstanding)
         finally:
             self._pulls.give_back(outstanding)
             self._wake()
@@ -152,29 +157,39 @@ class Download:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _take(self, event: ClientEvent, outstanding: deque[int]) -> None:
-        match event:
-            case ChunkReceived(header, ciphertext):
-                if header.index not in outstanding:
-                    raise ChannelError(f"chunk {header.index} came unasked")
-                self._count(len(ciphertext))
-                await self._intake.accept(header, ciphertext)
-                outstanding.remove(header.index)
-                self._pulls.hold(header.index)
-                self._tell()
-            case End(chunk_count):
-                self._pulls.end(chunk_count)
-                beyond = [index for index in outstanding if index >= chunk_count]
-                for index in beyond:
-                    outstanding.remove(index)
-            case Progress(done_tokens, total_tokens, _):
-                if (done_tokens, total_tokens) > self._tokens:  # every connection is told
-                    self._tokens = (done_tokens, total_tokens)
-                    self._tell()
-            case Refused(code, message) if code in _REFUSALS_THAT_PASS:
-                raise ConnectionLost(f"refused with {code}: {message}")
-            case Refused(code, message) | Failed(code, message):
-                raise error_for(code, f"the worker says: {message}.", self._request_id)
+    async def _open(self, chunks: Iterator[ChunkReceived], outstanding: deque[int]) -> None:
+        """Those that came together go to a thread together: small ones cost less than the way."""
+        came = []
+        for chunk in chunks:
+            if chunk.header.index not in outstanding:
+                raise ChannelError(f"chunk {chunk.header.index} came unasked")
+            outstanding.remove(chunk.header.index)
+            self._count(len(chunk.ciphertext))
+            came.append(chunk)
+        await self._intake.accept(came)
+        for chunk in came:
+            self._pulls.hold(chunk.header.index)
+            self._tell()
+        self._wake_when_complete()
+
+    def _hear(self, events: Iterable[ClientEvent], outstanding: deque[int]) -> None:
+        for event in events:
+            match event:
+                case End(chunk_count):
+                    self._pulls.end(chunk_count)
+                    for index in [index for index in outstanding if index >= chunk_count]:
+                        outstanding.remove(index)
+                case Progress(done_tokens, total_tokens, _):
+                    if (done_tokens, total_tokens) > self._tokens:  # every connection is told
+                        self._tokens = (done_tokens, total_tokens)
+                        self._tell()
+                case Refused(code, message) if code in _REFUSALS_THAT_PASS:
+                    raise ConnectionLost(f"refused with {code}: {message}")
+                case Refused(code, message) | Failed(code, message):
+                    raise error_for(code, f"the worker says: {message}.", self._request_id)
+        self._wake_when_complete()
+
+    def _wake_when_complete(self) -> None:
         if self._pulls.complete:
             self._wake()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import Executor
 
 import numpy as np
 from prefill_kernels.pack import ElementType, max_payload_bytes
 from prefill_kernels.pack import codec as pack_codec
+from prefill_wire.channel import ChunkReceived
 from prefill_wire.chunks import ChunkHeader, Role
 from prefill_wire.codecs import Codec
 from prefill_wire.errors import IntegrityError
@@ -36,16 +38,17 @@ class Intake:
         self._seen: set[int] = set()
         self.open_seconds = 0.0
 
-    async def accept(self, header: ChunkHeader, ciphertext: bytes) -> None:
-        """Open one chunk in a thread; a `WireError` refuses the whole state."""
+    async def accept(self, chunks: Iterable[ChunkReceived]) -> None:
+        """Open chunks in a thread, in their order; a `WireError` refuses the whole state."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._threads, self._accept, header, ciphertext)
+        await loop.run_in_executor(self._threads, self._accept, chunks)
 
-    def _accept(self, header: ChunkHeader, ciphertext: bytes) -> None:
+    def _accept(self, chunks: Iterable[ChunkReceived]) -> None:
         with self._lock:
             started = time.perf_counter()
-            self._bound(header)
-            self._receiver.accept(header, ciphertext)
+            for chunk in chunks:
+                self._bound(chunk.header)
+                self._receiver.accept(chunk.header, chunk.ciphertext)
             self.open_seconds += time.perf_counter() - started
 
     def _bound(self, header: ChunkHeader) -> None:

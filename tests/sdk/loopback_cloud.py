@@ -374,6 +374,7 @@ class LoopbackCloud(prefill_pb2_grpc.PrefillGatewayServicer):
         while faults.ends and index == len(chunks) - 1:
             writer.write(channel.end(len(chunks)))
             await writer.drain()
+            await asyncio.sleep(0)  # its client shares this loop
         if faults.unasked:
             index = len(chunks) - 1 if index == 0 else 0
         if faults.endless:

@@ -14,6 +14,7 @@ from prefill_cloud.errors import (
     PrefillCloudError,
     UnavailableError,
 )
+from prefill_cloud.intake import Intake
 from prefill_wire.status import StatusCode
 
 TOKENS = list(range(100, 112))
@@ -154,6 +155,20 @@ async def test_progress_tells_tokens_chunks_and_bytes(cloud, connect):
         state = await prefill(client, on_progress=seen.append)
     assert [each.chunks for each in seen] == list(range(1, 10))
     assert seen[-1].received_bytes == state.bytes_sent
+
+
+async def test_chunks_that_came_together_are_opened_by_one_job(cloud, connect, monkeypatch):
+    jobs, accept = [], Intake.accept
+
+    async def watched(self, chunks):
+        jobs.append([chunk.header.index for chunk in chunks])
+        await accept(self, chunks)
+
+    monkeypatch.setattr(Intake, "accept", watched)
+    async with connect(cloud, connections=1) as client:
+        await prefill(client)
+    assert [index for job in jobs for index in job] == list(range(9))
+    assert len(jobs) < 9
 
 
 async def test_a_callback_that_raises_ends_the_prefill_with_its_error(cloud, connect):
