@@ -4,8 +4,9 @@ Both sides run in this run, by turns, in open loop at the same rate, with a tiny
 Prompt, chunks and Claim through the gateway; Admit, Run and chunks with the worker. An overhead is
 the difference of the same quantile of the two. Worker, gateway and the load share the machine, so
 what each of them computes for an exchange is told too: a machine that is too small for a rate says
-what refused it or how far it fell behind, and measures at the next. `bare_calls_*` is the same
-difference at the wanted rate between the same calls with nothing behind them, and `bare_streams_*`
+what refused it or how far it fell behind, and measures at the next. `*_most_per_second` is what
+either side carries when callers wait for nothing but their last exchange. `bare_calls_*` is the
+same difference at the wanted rate between the same calls with nothing behind them, `bare_streams_*`
 between the same messages over streams that stay open: what gRPC takes on this machine for the calls
 of today, and about the least that it takes for any.
 """
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 RATES_PER_SECOND = (200.0, 100.0, 50.0, 20.0)  # the first one that the machine keeps up with
 BLOCK_SECONDS, BLOCKS = 4.0, 3
+CALLERS, CALLS = 16, 400  # in closed loop: the most that either side carries here
 BEHIND_SECONDS = 0.5  # after a block's last call was due: more, and calls only queue up
 PROMPT_TOKENS = 8
 # A reservation is a number: a machine that falls behind is to show latencies, not refusals.
@@ -172,7 +174,7 @@ def why_too_much(error: Exception) -> str:
 
 
 async def _both_sides(cloud: "LocalCloud", rate: float, plan: BenchPlan) -> dict[str, object]:
-    from prefill_stack.load.open_loop import Offered, cpu_seconds, open_loop
+    from prefill_stack.load.open_loop import Offered, closed_loop, cpu_seconds, open_loop
 
     pids = {
         "gateway": cloud.gateway.process.pid,
@@ -196,8 +198,14 @@ async def _both_sides(cloud: "LocalCloud", rate: float, plan: BenchPlan) -> dict
                 latencies[name] += measured.latencies
                 for process, pid in pids.items():
                     computed[name, process] += cpu_seconds(pid) - before[process]
+        most = {
+            f"{name}_most_per_second": round(
+                (await closed_loop(CALLERS, CALLS, side)).per_second, 1
+            )
+            for name, side in sides.items()
+        }
         gc.unfreeze()
-    return {**_overheads(latencies), **_cpu(latencies, computed)}
+    return {**_overheads(latencies), **most, **_cpu(latencies, computed)}
 
 
 def _overheads(latencies: Mapping[str, list[float]]) -> dict[str, object]:
