@@ -48,7 +48,7 @@ class World:
     async def model(self, **more):
         values = ModelValues(
             fingerprint="ab" * 32, tokenizer_fingerprint="cd" * 32, numerics_profile="fp32",
-            context_tokens=4096, **more,
+            context_tokens=1 << 17, **more,
         )  # fmt: skip
         return await self.operator.models.create(f"model-{next(NAMES)}", values)
 

@@ -11,7 +11,7 @@ MODEL = {
     "fingerprint": "a" * 64,
     "tokenizer_fingerprint": "b" * 64,
     "numerics_profile": "fp32",
-    "context_tokens": 4096,
+    "context_tokens": 65_536,
 }
 SITES = [
     Site(name=n, jurisdiction=j, state=s, models=("kimi",), rtt_ms=r, price_micros=100)
@@ -22,7 +22,8 @@ SITES = [
 
 
 def question(**changes):
-    base = {"model": "kimi", "uncached_tokens": 50_000, "threshold_tokens": 1000}
+    base = {"model": "kimi", "token_count": 60_000, "context_tokens": 65_536,
+            "uncached_tokens": 50_000, "threshold_tokens": 1000}  # fmt: skip
     return Question(**{**base, **changes})
 
 
@@ -42,6 +43,8 @@ def question(**changes):
         ({"residency": ("EU",), "wish": Wish(order=("iad",))}, Outcome.CLOUD, "ams", "order"),
         ({"residency": ("CH",)}, Outcome.REFUSED, "", "residency"),
         ({"model": "other"}, Outcome.REFUSED, "", "model"),
+        ({"token_count": 65_536}, Outcome.CLOUD, "ams", "order"),
+        ({"token_count": 65_537}, Outcome.REFUSED, "", "context"),
     ],
 )
 def test_a_route_is_decided_rule_by_rule(changes, outcome, datacenter, rule):
@@ -110,6 +113,8 @@ async def test_a_route_is_explained_to_a_tenant_with_its_own_rules(api):
     ask = {"model": "kimi", "token_count": 9000}
     explain = "/v1/routes/explain"
     assert (await api.send(caller, "POST", explain, ask)).json()["datacenter"] == "iad"
+    longer = (await api.send(caller, "POST", explain, {**ask, "token_count": 65_537})).json()
+    assert "kimi takes 65536 tokens, not 65537" in longer["reason"]
     tenant = f"/v1/tenants/{caller.tenant_id}"
     ruled = await api.send(caller, "PUT", f"{tenant}/residency", {"jurisdictions": ["EU"]})
     assert ruled.status_code == 200

@@ -45,9 +45,14 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """The request: what it is for, and how much of it no local cache holds."""
+    """The request: what it is for, how long it is, and how much of it no local cache holds.
+
+    `context_tokens`: what its model takes.
+    """
 
     model: str
+    token_count: int
+    context_tokens: int
     uncached_tokens: int
     threshold_tokens: int
     residency: tuple[str, ...] = ()
@@ -110,6 +115,10 @@ def _rules(question: Question) -> list[_Rule]:
         names = ", ".join(question.residency)
         inside = frozenset(question.residency)
         rules.insert(0, _Rule("residency", lambda s: s.jurisdiction in inside, f"within {names}"))
+    if question.token_count > question.context_tokens:
+        most, asked = question.context_tokens, question.token_count
+        told = f"{question.model} takes {most} tokens, not {asked}"
+        rules.append(_Rule("context", lambda _: False, told))
     if wish.deny:
         rules.append(_Rule("deny", lambda s: s.name not in wish.deny, "not on the deny list"))
     if wish.allow:

@@ -79,12 +79,14 @@ async def explain(work: Work, asked: Asked) -> Route:
     """Where the request would go now, step by step; nothing is reserved."""
     if asked.local_prefix_tokens > asked.token_count:
         raise invalid("local_prefix_tokens", f"over token_count {asked.token_count}")
-    await models.read(work, asked.model)
+    model = await models.read(work, asked.model)
     price = await models.price_now(work, asked.model)
     wish = await repository.preference(work.session, work.tenant_id)
     rule = await repository.residency(work.session, work.tenant_id)
     question = Question(
         model=asked.model,
+        token_count=asked.token_count,
+        context_tokens=model.context_tokens,
         uncached_tokens=asked.token_count - asked.local_prefix_tokens,
         threshold_tokens=DEFAULT_THRESHOLD_TOKENS,
         residency=narrowed(rule.jurisdictions if rule else [], asked.residency),
