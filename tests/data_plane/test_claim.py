@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import sys
 import threading
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from hand_client import HandClient, refused
 from in_process_cloud import CONTROL, WORKER, Cloud, certificate, counted
 from prefill_data.errors import DataPlaneError
 from prefill_data.metering.commits import GroupCommit
+from prefill_data.metering.frames import MAX_RECORD_BYTES
 from prefill_data.metering.record import BilledAttempt
 from prefill_data.metering.spool import Spool, read_receipts
 from prefill_wire.pb import prefill_pb2
@@ -354,8 +356,10 @@ async def test_what_does_not_fit_with_others_is_written_by_itself(tmp_path, monk
 async def test_claims_that_no_thread_can_write_hear_it(tmp_path):
     commits = GroupCommit(Spool(tmp_path))
     commits.close()  # its thread is gone, and so is whoever would have answered
+    alone = bytes(MAX_RECORD_BYTES)  # a group of its own: more groups than a stack has frames
     async with asyncio.timeout(10):
         told = await asyncio.gather(
-            *(commits.append(b"a record", 0) for _ in range(2)), return_exceptions=True
+            *(commits.append(alone, 0) for _ in range(sys.getrecursionlimit())),
+            return_exceptions=True,
         )
     assert all(isinstance(error, RuntimeError) for error in told)

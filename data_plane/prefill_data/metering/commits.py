@@ -39,15 +39,16 @@ class GroupCommit:
         return await waiting.place
 
     def _write_next(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give the thread one group, until there is none."""
-        self._writing = bool(self._waiting)
-        if not self._writing:
-            return
-        group = self._next_group()
-        try:
-            self._disk.submit(self._write, group, loop)
-        except RuntimeError as no_thread:  # whoever waits has to hear it
-            self._written(group, [no_thread] * len(group), loop)
+        """Give the thread one group; without a thread everybody who waits has to hear it."""
+        while self._waiting:
+            group = self._next_group()
+            try:
+                self._disk.submit(self._write, group, loop)
+            except RuntimeError as no_thread:
+                _tell(group, [no_thread] * len(group))
+            else:
+                return
+        self._writing = False
 
     def _next_group(self) -> list[_Waiting]:
         """As many as one frame takes, at least one."""
@@ -79,16 +80,20 @@ class GroupCommit:
         places: Sequence[Place | BaseException],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        for waiting, place in zip(group, places, strict=True):
-            if waiting.place.done():  # its caller has left
-                continue
-            if isinstance(place, BaseException):
-                waiting.place.set_exception(place)
-            else:
-                waiting.place.set_result(place)
+        _tell(group, places)
         self._write_next(loop)
 
     def close(self) -> None:
         """Finish what is being written, and close the spool."""
         self._disk.shutdown()
         self._spool.close()
+
+
+def _tell(group: Sequence[_Waiting], places: Sequence[Place | BaseException]) -> None:
+    for waiting, place in zip(group, places, strict=True):
+        if waiting.place.done():  # its caller has left
+            continue
+        if isinstance(place, BaseException):
+            waiting.place.set_exception(place)
+        else:
+            waiting.place.set_result(place)
