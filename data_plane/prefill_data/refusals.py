@@ -32,6 +32,8 @@ def typed(error: Exception) -> DataPlaneError:
         return error
     if isinstance(error, WireError):
         return DataPlaneError(error.code, error.message, error.remedy)
+    if isinstance(error, DecodeError):
+        return DataPlaneError(StatusCode.MALFORMED_REQUEST, "a message of the call cannot be read")
     return DataPlaneError(StatusCode.INTERNAL, "an unexpected fault of the service")
 
 

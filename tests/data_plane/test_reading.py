@@ -61,6 +61,19 @@ async def test_whoever_is_refused_unread_is_told_a_request_all_the_same(cloud):
         assert detail.request_id.startswith("req_")
 
 
+async def test_a_message_that_cannot_be_read_is_the_callers_fault(cloud):
+    called = (
+        (cloud.endpoint, GATEWAY + "Open", bearer()),
+        (cloud.endpoint, GATEWAY + "Prompt", bearer()),
+        (cloud.worker_endpoint, WORKER + "Admit", fleet_metadata(FLEET_TOKEN)),
+        (cloud.worker_endpoint, WORKER + "Run", fleet_metadata(FLEET_TOKEN)),
+    )
+    for endpoint, method, metadata in called:
+        async with grpc.aio.insecure_channel(endpoint) as channel, refused(S.MALFORMED_REQUEST):
+            async for _ in channel.stream_stream(method)(iter([b"\xff"]), metadata=metadata):
+                raise AssertionError("it was answered")
+
+
 async def test_with_a_key_a_message_is_awaited(cloud):
     """The twin: it comes in two halves, and is answered."""
     models = message(prefill_pb2.ListModelsRequest().SerializeToString())
