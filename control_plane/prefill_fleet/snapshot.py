@@ -14,7 +14,7 @@ from prefill_wire.signing import SigningKey
 
 from prefill_fleet.documents import Document, decode, encode, open_signed, sign
 
-FORM = 1
+FORM = 2  # 2: a model's identity, context and codecs
 MAX_BEAT_BYTES = 4 << 10
 MAX_ROLL_BYTES = 32 << 20  # 100,000 tenants have about 7 MB
 MAX_TENANT_BYTES = 8 << 20  # 10,000 keys have about 3 MB

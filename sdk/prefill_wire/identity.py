@@ -9,6 +9,10 @@ from prefill_wire.errors import WireError
 from prefill_wire.limits import MAX_TEXT_BYTES
 from prefill_wire.pb import prefill_pb2
 
+Parts = tuple[str, str, str]
+PARTS = ("weights", "tokenizer", "numerics profile")
+_SHOWN = 16  # characters of a fingerprint that tell two apart
+
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
@@ -18,6 +22,11 @@ class ModelIdentity:
     fingerprint: bytes
     tokenizer_fingerprint: bytes
     numerics_profile: str
+
+    @property
+    def parts(self) -> Parts:
+        """What has to be equal besides the name: fingerprints in hex, called as in `PARTS`."""
+        return self.fingerprint.hex(), self.tokenizer_fingerprint.hex(), self.numerics_profile
 
     def message(self) -> prefill_pb2.ModelIdentity:
         """The identity as Open carries it."""
@@ -44,3 +53,11 @@ class ModelIdentity:
             bytes(message.tokenizer_fingerprint),
             message.numerics_profile,
         )
+
+
+def difference(one: Parts, other: Parts) -> tuple[str, str, str] | None:
+    """The first part that is not the same, with the beginning of both; None when all are."""
+    for name, mine, theirs in zip(PARTS, one, other, strict=True):
+        if mine != theirs:
+            return name, mine[:_SHOWN], theirs[:_SHOWN]
+    return None

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prefill_fleet.pb import fleet_pb2, fleet_pb2_grpc
 from prefill_wire.certificate import WorkerCertificate, verify_certificate
 from prefill_wire.errors import IdentityError, WireError
-from prefill_wire.identity import ModelIdentity
+from prefill_wire.identity import ModelIdentity, difference
 from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
@@ -160,9 +160,15 @@ class Fleet:
         return [link for link, _ in sorted(same, key=lambda pair: pair[1].load)]
 
     def _not_served(self, views: Sequence[WorkerView], identity: ModelIdentity) -> DataPlaneError:
-        named = next((view for view in views if view.model(identity.name) is not None), None)
-        if named is not None:
-            return DataPlaneError(StatusCode.MODEL_MISMATCH, _difference(named, identity))
+        models = (view.model(identity.name) for view in views)
+        named = next((model for model in models if model is not None), None)
+        found = named and difference(served_identity(named).parts, identity.parts)
+        if found:
+            part, served, wanted = found
+            return DataPlaneError(
+                StatusCode.MODEL_MISMATCH,
+                f"{identity.name}: {part} {served} served, {wanted} asked for",
+            )
         known = sorted({model.name for view in views for model in view.said.models})
         return DataPlaneError(
             StatusCode.UNKNOWN_MODEL,
@@ -171,22 +177,13 @@ class Fleet:
         )
 
 
-def _identity(model: fleet_pb2.ServedModel) -> tuple[bytes, bytes, str]:
-    return model.fingerprint, model.tokenizer_fingerprint, model.numerics_profile
+def served_identity(model: fleet_pb2.ServedModel) -> ModelIdentity:
+    """Who a worker says that a model of its is."""
+    return ModelIdentity(
+        model.name, model.fingerprint, model.tokenizer_fingerprint, model.numerics_profile
+    )
 
 
 def _serves(view: WorkerView, asked: ModelIdentity) -> bool:
     model = view.model(asked.name)
-    wanted = (asked.fingerprint, asked.tokenizer_fingerprint, asked.numerics_profile)
-    return model is not None and _identity(model) == wanted
-
-
-def _difference(view: WorkerView, asked: ModelIdentity) -> str:
-    model = view.model(asked.name) or fleet_pb2.ServedModel()
-    wanted = (asked.fingerprint, asked.tokenizer_fingerprint, asked.numerics_profile)
-    things = ("weights", "tokenizer", "numerics profile")
-    for thing, ours, theirs in zip(things, _identity(model), wanted, strict=True):
-        if ours != theirs:
-            shown = [v.hex()[:16] if isinstance(v, bytes) else v for v in (ours, theirs)]
-            return f"{asked.name}: {thing} {shown[0]} served, {shown[1]} asked for"
-    return f"{asked.name} is served differently"
+    return model is not None and served_identity(model) == asked

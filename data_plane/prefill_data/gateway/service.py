@@ -17,7 +17,7 @@ from prefill_data.gateway.admission import OpeningRules
 from prefill_data.gateway.billed import Billed
 from prefill_data.gateway.callers import caller_of
 from prefill_data.gateway.claims import Claims
-from prefill_data.gateway.fleet import Fleet
+from prefill_data.gateway.fleet import Fleet, served_identity
 from prefill_data.gateway.keys import ApiKey
 from prefill_data.gateway.live import Live
 from prefill_data.gateway.metrics import GatewayMetrics
@@ -135,11 +135,9 @@ class GatewayService:
     def _listed(self) -> list[prefill_pb2.ListedModel]:
         found: dict[ModelIdentity, int] = {}
         for link in self._parts.fleet.live():
-            for m in link.view.said.models if link.view is not None else ():
-                identity = ModelIdentity(
-                    m.name, m.fingerprint, m.tokenizer_fingerprint, m.numerics_profile
-                )
-                found[identity] = max(found.get(identity, 0), m.max_tokens)
+            for model in link.view.said.models if link.view is not None else ():
+                identity = served_identity(model)
+                found[identity] = max(found.get(identity, 0), model.max_tokens)
         here = [self._parts.fleet.datacenter]
         return [
             prefill_pb2.ListedModel(identity=i.message(), max_tokens=n, datacenters=here)

@@ -13,7 +13,7 @@ from prefill_fleet.snapshot import (
     PriceSpan,
     Rates,
 )
-from prefill_wire.identity import ModelIdentity
+from prefill_wire.identity import ModelIdentity, difference
 from prefill_wire.status import StatusCode
 
 from prefill_data.errors import DataPlaneError
@@ -68,17 +68,13 @@ def check_model(terms: Terms, asked: ModelIdentity, token_count: int) -> None:
     if terms.models is None:
         return
     entry = _offered(terms, terms.models, asked.name)
-    pairs = {
-        "weights": (asked.fingerprint.hex(), entry.fingerprint),
-        "tokenizer": (asked.tokenizer_fingerprint.hex(), entry.tokenizer_fingerprint),
-        "numerics profile": (asked.numerics_profile, entry.numerics_profile),
-    }
-    for thing, (wanted, listed) in pairs.items():
-        if wanted != listed:
-            raise DataPlaneError(
-                StatusCode.MODEL_MISMATCH,
-                f"{asked.name}: {thing} {wanted[:16]} asked for, {listed[:16]} in the catalogue",
-            )
+    listed = (entry.fingerprint, entry.tokenizer_fingerprint, entry.numerics_profile)
+    if found := difference(asked.parts, listed):
+        part, wanted, known = found
+        raise DataPlaneError(
+            StatusCode.MODEL_MISMATCH,
+            f"{asked.name}: {part} {wanted} asked for, {known} in the catalogue",
+        )
     if token_count > entry.context_tokens:
         raise DataPlaneError(
             StatusCode.PROMPT_TOO_LONG,

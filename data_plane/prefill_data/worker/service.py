@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from prefill_fleet.pb import fleet_pb2
 from prefill_kernels import pack
 from prefill_wire.capability import Capability, issue_capability
+from prefill_wire.identity import ModelIdentity, difference
 from prefill_wire.limits import MAX_CONNECTIONS, MAX_PROMPT_PART_BYTES, WIRE_VERSION
 from prefill_wire.producer import Finished
 from prefill_wire.status import StatusCode
@@ -256,19 +257,17 @@ async def _read_prompt(first: bytes, rest: AsyncIterator[fleet_pb2.RunPart], siz
 
 
 def _check_identity(model: ModelCapability, request: fleet_pb2.AdmitRequest) -> None:
-    identity = model.identity
-    pairs = {
-        "weights": (request.model_fingerprint, identity.fingerprint),
-        "tokenizer": (request.tokenizer_fingerprint, identity.tokenizer_fingerprint),
-        "numerics profile": (request.numerics_profile, identity.numerics_profile),
-    }
-    for thing, (asked, served) in pairs.items():
-        if asked != served:
-            shown = [v.hex()[:16] if isinstance(v, bytes) else v for v in (asked, served)]
-            raise DataPlaneError(
-                StatusCode.MODEL_MISMATCH,
-                f"{identity.name}: {thing} {shown[0]} asked for, {shown[1]} served",
-            )
+    asked = ModelIdentity(
+        request.model,
+        request.model_fingerprint,
+        request.tokenizer_fingerprint,
+        request.numerics_profile,
+    )
+    if found := difference(asked.parts, model.identity.parts):
+        part, wanted, served = found
+        raise DataPlaneError(
+            StatusCode.MODEL_MISMATCH, f"{asked.name}: {part} {wanted} asked for, {served} served"
+        )
 
 
 def _served(model: ModelCapability) -> fleet_pb2.ServedModel:
